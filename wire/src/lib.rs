@@ -1,0 +1,24 @@
+//! What travels between agent, controller, store and command line.
+//!
+//! Plain data with a version and a text form; no I/O, no clock, no hashing.
+//! Every enum that crosses a version boundary ends in an `Unknown` arm, so an
+//! older reader survives a newer writer.
+
+pub mod api;
+mod digest;
+mod event;
+mod fact;
+mod id;
+mod order;
+mod receipt;
+mod reference;
+
+pub use digest::{Digest, DigestError};
+pub use event::{Event, EventKind, Outcome, Step};
+pub use fact::{
+    Bus, Cpu, Disk, FactValue, Facts, Firmware, FirmwareKind, Inventory, Memory, Nic, System,
+};
+pub use id::{IdError, MachineId, RunId};
+pub use order::{DeployOrder, DiskChoice, HoldOrder, Order, Start};
+pub use receipt::{Receipt, ReceiptState};
+pub use reference::{Reference, ReferenceError};
