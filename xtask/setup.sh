@@ -1,0 +1,44 @@
+#!/bin/sh
+# Installs the Debian packages that `make demo` and `make test` need, naming
+# those that are missing. Usage: setup.sh demo|test. Root, Debian 12 or 13.
+set -eu
+
+build="gcc libc6-dev make git ca-certificates"
+image="mmdebstrap e2fsprogs dosfstools mtools grub-pc-bin grub-efi-amd64-bin grub-common
+  bubblewrap binutils xz-utils zstd"
+loader="systemd-boot-efi"
+vm="qemu-system-x86 qemu-utils ovmf ipxe-qemu seabios iproute2"
+clients="udhcpc isc-dhcp-client atftp tftp-hpa curl fdisk nftables"
+
+case "${1:-}" in
+demo) wanted="$build $image $loader $vm" ;;
+test) wanted="$build $image $loader $vm $clients" ;;
+*) echo "usage: $0 demo|test" >&2; exit 2 ;;
+esac
+
+missing=""
+for package in $wanted; do
+    case "$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null)" in
+    ii*) ;;
+    *) missing="$missing $package" ;;
+    esac
+done
+
+if [ -n "$missing" ]; then
+    echo "installing Debian packages:$missing"
+    if [ "$(id -u)" != 0 ]; then
+        echo "run as root, or first: apt-get install$missing" >&2
+        exit 1
+    fi
+    apt-get update -qq
+    install="apt-get install -qq -y --no-install-recommends"
+    # A machine may carry a backport of qemu-utils that this release's
+    # qemu-system-x86 does not accept: then take the release's own.
+    release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    $install $missing >/dev/null || $install --allow-downgrades $missing "qemu-utils/$release"
+fi
+
+if [ "$1" = test ] && ! command -v cargo-nextest >/dev/null; then
+    echo "installing the test runner: cargo-nextest"
+    cargo install --quiet --locked cargo-nextest@0.9.143
+fi
