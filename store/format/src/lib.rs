@@ -1,1 +1,34 @@
-//! (to be written)
+//! What the store keeps and sends, as bytes: chunk frames, packs, envelopes,
+//! chunk tables, locations, index segments, and the plan for reading them.
+//!
+//! Pure functions over byte slices, no I/O. Everything read from outside is
+//! checked against named limits before memory is reserved for it, and each
+//! structure carries a version and a checksum. All integers are little-endian.
+//! Each format has a page under `docs/`.
+
+#![forbid(unsafe_code)]
+
+mod bytes;
+pub mod envelope;
+pub mod frame;
+mod geometry;
+pub mod locations;
+pub mod pack;
+pub mod plan;
+pub mod region;
+pub mod segment;
+pub mod table;
+
+pub use bytes::DecodeError;
+pub use envelope::{
+    BootSpec, Envelope, EnvelopeError, GptPartition, MbrPartition, PartitionTable, Region,
+};
+pub use locations::{Location, Locations};
+pub use pack::PackName;
+pub use plan::{PlanError, PlanLimits, RangeRequest};
+pub use table::{ChunkTable, Extent};
+
+/// The name of some plain bytes.
+pub fn digest_of(bytes: &[u8]) -> wire::Digest {
+    wire::Digest(*blake3::hash(bytes).as_bytes())
+}

@@ -1,0 +1,84 @@
+//! Where the chunks of one image are, at the moment (`docs/locations.md`).
+
+use crate::bytes::{self, DecodeError, Reader};
+use crate::frame::{self, FRAME_MAX};
+use crate::pack::{self, PackName};
+use crate::table::EXTENTS_MAX;
+
+const WHAT: &str = "a list of chunk locations";
+const MAGIC: &[u8; 8] = b"INGOTLOC";
+const VERSION: u32 = 1;
+const LOCATION_LEN: usize = 16;
+
+/// Most packs that an image may be spread over.
+pub const PACKS_MAX: u64 = 1 << 16;
+/// Most bytes of an encoded list.
+pub const BYTES_MAX: u64 = EXTENTS_MAX * 16 + PACKS_MAX * 32 + 1024;
+
+/// The place of one chunk's frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// Index into [`Locations::packs`].
+    pub pack: u32,
+    /// Offset of the frame's header in that pack.
+    pub offset: u64,
+    /// Bytes of the frame, header included.
+    pub frame_len: u32,
+}
+
+/// The places of all chunks of an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Locations {
+    /// The packs that hold them.
+    pub packs: Vec<PackName>,
+    /// One for each distinct chunk, in order of first occurrence in the
+    /// image's chunk table.
+    pub chunks: Vec<Location>,
+}
+
+impl Locations {
+    /// The list's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let len = 12 + 16 + self.packs.len() * 32 + self.chunks.len() * LOCATION_LEN + 32;
+        let mut out = bytes::start(MAGIC, VERSION, len);
+        bytes::put_len(&mut out, self.packs.len());
+        self.packs.iter().for_each(|pack| out.extend_from_slice(&pack.0));
+        bytes::put_len(&mut out, self.chunks.len());
+        for chunk in &self.chunks {
+            out.extend_from_slice(&chunk.pack.to_le_bytes());
+            out.extend_from_slice(&chunk.offset.to_le_bytes());
+            out.extend_from_slice(&chunk.frame_len.to_le_bytes());
+        }
+        bytes::finish(out)
+    }
+
+    /// Reads a list; every location is then possible and names a pack.
+    pub fn decode(bytes: &[u8]) -> Result<Locations, DecodeError> {
+        let mut reader = Reader::checked(WHAT, MAGIC, VERSION, bytes)?;
+        let count = reader.count(PACKS_MAX, 32)?;
+        let packs: Vec<PackName> =
+            (0..count).map(|_| reader.array().map(PackName)).collect::<Result<_, _>>()?;
+        let count = reader.count(EXTENTS_MAX, LOCATION_LEN)?;
+        let mut chunks = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (pack, offset, frame_len) = (reader.u32()?, reader.u64()?, reader.u32()?);
+            let named = usize::try_from(pack).is_ok_and(|index| index < packs.len());
+            if !named || !is_place(offset, frame_len) {
+                return Err(reader.invalid("a location is impossible"));
+            }
+            chunks.push(Location { pack, offset, frame_len });
+        }
+        reader.end()?;
+        Ok(Locations { packs, chunks })
+    }
+
+    /// The pack of a location of this list.
+    pub fn pack(&self, location: &Location) -> Option<PackName> {
+        self.packs.get(usize::try_from(location.pack).ok()?).copied()
+    }
+}
+
+/// Whether a frame may stand there.
+pub(crate) fn is_place(offset: u64, frame_len: u32) -> bool {
+    (frame::HEADER_LEN + 1..=FRAME_MAX).contains(&frame_len) && pack::fits(offset, frame_len)
+}
