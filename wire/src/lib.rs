@@ -4,9 +4,11 @@
 //! Every enum that crosses a version boundary ends in an `Unknown` arm, so an
 //! older reader survives a newer writer.
 
+pub mod admin;
 pub mod api;
 mod digest;
 mod event;
+pub mod expr;
 mod fact;
 mod id;
 mod order;
