@@ -222,7 +222,8 @@ fn http_get(url: &str) -> Result<(u16, Vec<u8>)> {
     let address: SocketAddr = address.parse().context("the host must be an IP address")?;
     let mut stream = TcpStream::connect_timeout(&address, HTTP_TIMEOUT)?;
     stream.set_read_timeout(Some(HTTP_TIMEOUT))?;
-    write!(stream, "GET /{path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET /{path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut reply = Vec::new();
     stream.take(HTTP_BYTES_MAX).read_to_end(&mut reply)?;
     let head_end = reply.windows(4).position(|w| w == b"\r\n\r\n").context("no end of header")?;
