@@ -1,2 +1,62 @@
-//! (to be written)
-fn main() {}
+//! `ingot`: arguments as typed, resolved, passed to library calls, and their
+//! results as text or JSON.
+//!
+//! [`args`] is what was typed, [`context`] what it means, [`command`] one
+//! function per command, [`render`] everything that people and scripts read,
+//! [`exit`] how the process ends, [`serve`] the composition of all servers.
+
+mod args;
+mod client;
+mod command;
+mod config;
+mod context;
+mod exit;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command, fleet};
+use context::Context;
+use exit::{Code, OutputClosed};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error),
+    };
+    let context = Context::new(&cli.global);
+    let code = match run(&cli.command, &context) {
+        Ok(code) => code,
+        Err(error) => {
+            if error.downcast_ref::<OutputClosed>().is_none() {
+                context.out.error(&error);
+            }
+            exit::code_of(&error)
+        }
+    };
+    ExitCode::from(code.number())
+}
+
+fn run(command: &Command, context: &Context) -> anyhow::Result<Code> {
+    match command {
+        Command::Machine(fleet::Machine::Ls(args)) => command::machine::ls(args, context)?,
+        Command::Machine(fleet::Machine::Show(args)) => command::machine::show(args, context)?,
+        Command::Run(fleet::Run::Ls(args)) => command::run::ls(args, context)?,
+        Command::Run(fleet::Run::Show(args)) => command::run::show(args, context)?,
+        Command::Run(fleet::Run::Logs(args)) => command::logs::logs(args, context)?,
+        Command::Policy(fleet::Policy::Why(args)) => command::policy::why(args, context)?,
+        Command::Completions(args) => command::meta::completions(args, context)?,
+        Command::Man(args) => command::meta::man(args, context)?,
+    }
+    Ok(Code::Done)
+}
+
+/// Help and version are no errors: clap prints those on standard output.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let code = if error.use_stderr() { Code::Usage } else { Code::Done };
+    // Nobody left to tell where this fails.
+    let _ = error.print();
+    ExitCode::from(code.number())
+}

@@ -1,0 +1,110 @@
+//! Making images and putting them somewhere.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use wire::Reference;
+
+/// Build an image from a recipe and store it
+///
+/// Runs the recipe's steps in a sandbox, assembles a disk image that boots under BIOS and UEFI,
+/// and stores it. The same recipe with the same inputs gives the same image digest. Packages and
+/// the base system are cached, so that a second build takes seconds.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot build recipes/debian.toml -t debian:12\n  \
+    ingot build web.toml -t lab/web:stable --fact system.manufacturer=Dell\n  \
+    ingot build web.toml -t web:new --refresh --keep-disk web.raw")]
+pub struct Build {
+    /// Recipe to follow (TOML)
+    pub recipe: PathBuf,
+    /// Name the image, as name[:tag]
+    #[arg(long, short = 't', value_name = "REF")]
+    pub tag: Reference,
+    /// Fact that the recipe may depend on; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub fact: Vec<(String, String)>,
+    /// Ignore cached packages and bases, fetch them anew
+    #[arg(long)]
+    pub refresh: bool,
+    /// Keep the raw disk image in this file too
+    #[arg(long, value_name = "FILE")]
+    pub keep_disk: Option<PathBuf>,
+}
+
+/// Store a disk image made elsewhere
+///
+/// Reads a raw disk image from a file, a device or standard input ("-"), cuts it into chunks and
+/// stores those that the store does not have. Partitions and holes are recognised.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot import disk.raw -t lab/web:1.2\n  \
+    ingot import /dev/sdb -t rescue:stick\n  \
+    ingot import - -t debian:cloud < debian-12-generic-amd64.raw")]
+pub struct Import {
+    /// Raw disk image: a file, a device, or "-" for standard input
+    #[arg(value_name = "FILE|-")]
+    pub source: PathBuf,
+    /// Name the image, as name[:tag]
+    #[arg(long, short = 't', value_name = "REF")]
+    pub tag: Reference,
+}
+
+/// Write an image out as a file
+///
+/// Every byte is verified on its way out. The file appears under its name only when it is whole;
+/// holes stay holes. An existing file is replaced. "-" writes to standard output.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot export lab/web:1.2 web.raw\n  \
+    ingot export debian:12 - | ssh host 'cat > debian.raw'")]
+pub struct Export {
+    /// Image to write
+    #[arg(value_name = "REF")]
+    pub reference: Reference,
+    /// File to make, or "-" for standard output
+    #[arg(value_name = "FILE|-")]
+    pub target: PathBuf,
+    /// Format of the file
+    #[arg(long, value_enum, default_value = "raw")]
+    pub format: Format,
+}
+
+/// Formats of an exported file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// The disk's bytes, as `dd` would read them
+    Raw,
+}
+
+/// Write an image to a disk of this computer
+///
+/// Shows what it is going to do, then writes the image, reads everything back past the cache and
+/// compares. Mounted disks, and disks whose partitions are mounted, are refused. A block device is
+/// written only with --yes: everything on it will be lost.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot write debian:12 /dev/sdx --plan    # look, change nothing\n  \
+    ingot write debian:12 /dev/sdx --yes\n  \
+    ingot write debian:12 vm-disk.raw        # an existing file as the disk")]
+pub struct Write {
+    /// Image to write
+    #[arg(value_name = "REF")]
+    pub reference: Reference,
+    /// Disk to write to: a block device, or an existing file that stands for one
+    pub device: PathBuf,
+    /// Show the plan and stop
+    #[arg(long)]
+    pub plan: bool,
+    /// Go ahead although everything on the block device will be lost
+    #[arg(long, conflicts_with = "plan")]
+    pub yes: bool,
+}
+
+/// Parts `key=value`.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE, such as system.manufacturer=Dell".to_owned()),
+    }
+}

@@ -1,0 +1,72 @@
+//! Looking after the store.
+
+use clap::Args;
+use wire::Reference;
+
+/// List the images in the store
+///
+/// One line per reference: its image, when it was made, the size of the disk, and how much of it
+/// is stored.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot ls\n  \
+    ingot ls --json | jq -r '.[].reference'\n  \
+    ingot --store /srv/images ls")]
+pub struct Ls {}
+
+/// Show what an image is made of
+///
+/// Prints the digest, the partitions with their digests, how the image is started, what it was
+/// built from, and what it costs to keep.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot show debian:12\n  \
+    ingot show lab/web:stable --json")]
+pub struct Show {
+    /// Image to show
+    #[arg(value_name = "REF")]
+    pub reference: Reference,
+}
+
+/// Give an image another name
+///
+/// The new name points to the image that REF points to now. A name that exists already is moved.
+/// No bytes are copied.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot tag lab/web:1.2 lab/web:stable")]
+pub struct Tag {
+    /// Image that exists
+    #[arg(value_name = "REF")]
+    pub reference: Reference,
+    /// Name to give it, as name[:tag]
+    #[arg(value_name = "NEW")]
+    pub new: Reference,
+}
+
+/// Remove a name from the store
+///
+/// The image stays as long as another name points to it.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot rm lab/web:1.1")]
+pub struct Rm {
+    /// Name to remove
+    #[arg(value_name = "REF")]
+    pub reference: Reference,
+}
+
+/// Check that the store is whole
+///
+/// Compares the records with what is on disk: every image has all its chunks, every pack is named
+/// by its content table. With --data every stored byte is read and verified too. Exits with 4 when
+/// something is wrong.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot check\n  \
+    ingot check --data")]
+pub struct Check {
+    /// Read and verify every stored byte
+    #[arg(long)]
+    pub data: bool,
+}

@@ -1,0 +1,133 @@
+//! `machine ls` and `machine show`.
+
+use jiff::Timestamp;
+use wire::admin::{MACHINES, MachineDetail, MachineList, MachineState, MachineSummary};
+use wire::{Disk, Nic};
+
+use crate::args::fleet::{MachineLs, MachineShow};
+use crate::client::{PAGE, Server};
+use crate::context::Context;
+use crate::render::human::{ago_ms, size};
+use crate::render::sheet::Sheet;
+use crate::render::table::{Cell, Table};
+use crate::render::words::{machine_state, run_state};
+
+/// `ingot machine ls`.
+pub fn ls(_: &MachineLs, context: &Context) -> anyhow::Result<()> {
+    let machines = all(&Server::new(context.server_url()))?;
+    if context.out.json {
+        return context.out.document(&machines);
+    }
+    if machines.is_empty() {
+        context.out.note("no machine has checked in yet");
+        return Ok(());
+    }
+    let now = Timestamp::now();
+    let mut table = Table::new(&["MACHINE", "STATE", "MODEL", "ADDRESS", "IMAGE", "RUN", "SEEN"]);
+    for machine in &machines {
+        table.row(row(machine, now));
+    }
+    context.out.lines(table.lines(&context.out))
+}
+
+/// `ingot machine show`.
+pub fn show(args: &MachineShow, context: &Context) -> anyhow::Result<()> {
+    let server = Server::new(context.server_url());
+    let path = format!("{MACHINES}/{}", args.machine);
+    let machine: MachineDetail = server.ask(&format!("machine {}", args.machine), &path)?;
+    if context.out.json {
+        return context.out.document(&machine);
+    }
+    context.out.lines(sheet(&machine, Timestamp::now()).lines(&context.out))
+}
+
+fn all(server: &Server) -> anyhow::Result<Vec<MachineSummary>> {
+    let mut machines = Vec::new();
+    let mut after = String::new();
+    loop {
+        let path = format!("{MACHINES}?limit={PAGE}{after}");
+        let page: MachineList = server.ask("the machines", &path)?;
+        machines.extend(page.machines);
+        match page.next {
+            Some(next) => after = format!("&after={next}"),
+            None => return Ok(machines),
+        }
+    }
+}
+
+fn row(machine: &MachineSummary, now: Timestamp) -> [Cell; 7] {
+    let dash = || "-".to_owned();
+    [
+        machine.id.to_string().into(),
+        machine_state(machine.state),
+        model(machine).into(),
+        machine.macs.first().cloned().unwrap_or_else(dash).into(),
+        machine.reference.as_ref().map_or_else(dash, ToString::to_string).into(),
+        machine.run.as_ref().map_or_else(dash, ToString::to_string).into(),
+        ago_ms(machine.last_seen, now).into(),
+    ]
+}
+
+fn model(machine: &MachineSummary) -> String {
+    let parts = [machine.manufacturer.as_deref(), machine.product.as_deref()];
+    let known: Vec<_> = parts.into_iter().flatten().collect();
+    if known.is_empty() { "-".to_owned() } else { known.join(" ") }
+}
+
+fn sheet(machine: &MachineDetail, now: Timestamp) -> Sheet {
+    let summary = &machine.summary;
+    let mut sheet = Sheet::default();
+    sheet.entry("machine", summary.id.to_string());
+    sheet.entry("state", machine_state(summary.state));
+    if let Some(reason) = machine.held.as_ref().or(summary.reason.as_ref()) {
+        let key = if summary.state == MachineState::Failed { "refused" } else { "waits for" };
+        sheet.entry(key, reason.clone());
+    }
+    sheet.entry("model", model(summary));
+    sheet.entry("recognised by", machine.identifiers.join(", "));
+    sheet.entry("first seen", ago_ms(summary.first_seen, now));
+    sheet.entry("last seen", ago_ms(summary.last_seen, now));
+    sheet.entry("agent", machine.agent.clone());
+    sheet.section("disks");
+    machine.inventory.disks.iter().for_each(|disk| sheet.entry(&disk.name, disk_line(disk)));
+    sheet.section("network cards");
+    machine.inventory.nics.iter().for_each(|nic| sheet.entry(&nic.name, nic_line(nic)));
+    sheet.section("labels");
+    summary.labels.iter().for_each(|(key, value)| sheet.entry(key, value.clone()));
+    sheet.section("facts");
+    machine.facts.iter().for_each(|(path, value)| sheet.entry(path, value.to_string()));
+    sheet.section("runs");
+    for run in &machine.runs {
+        let state = run_state(run.state);
+        let tail = format!("  {}  {}", run.reference, ago_ms(run.created, now));
+        sheet.entry(run.id.as_str(), state.followed_by(&tail));
+    }
+    sheet
+}
+
+fn disk_line(disk: &Disk) -> String {
+    let mut line = size(disk.size_bytes);
+    for part in [&disk.model, &disk.serial].into_iter().flatten() {
+        line.extend(["  ", part]);
+    }
+    if let Some(receipt) = &disk.receipt {
+        line.push_str(&format!("  holds {} ({})", receipt.reference, receipt.image.short()));
+    }
+    line
+}
+
+fn nic_line(nic: &Nic) -> String {
+    let mut line = nic.mac.clone();
+    if let Some(driver) = &nic.driver {
+        line.push_str(&format!("  {driver}"));
+    }
+    if let Some(speed) = nic.speed_mbit {
+        line.push_str(&format!("  {speed} Mbit/s"));
+    }
+    match nic.link {
+        Some(false) => line.push_str("  no link"),
+        _ if nic.booted => line.push_str("  booted from"),
+        _ => {}
+    }
+    line
+}

@@ -1,0 +1,7 @@
+//! One function per command: resolved arguments in, library calls, results out.
+
+pub mod logs;
+pub mod machine;
+pub mod meta;
+pub mod policy;
+pub mod run;

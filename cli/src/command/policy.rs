@@ -1,0 +1,117 @@
+//! `policy check` and `policy why`.
+
+use wire::admin::{POLICY, RuleTrace, WHY, Why};
+use wire::expr::{Compared, Verdict};
+
+use crate::args::fleet::PolicyWhy;
+use crate::client::Server;
+use crate::context::Context;
+use crate::render::{Out, Tone};
+
+/// `ingot policy why`.
+pub fn why(args: &PolicyWhy, context: &Context) -> anyhow::Result<()> {
+    let server = Server::new(context.server_url());
+    let what = format!("the reasons for machine {}", args.machine);
+    let why: Why = server.ask(&what, &format!("{POLICY}{WHY}/{}", args.machine))?;
+    if context.out.json {
+        return context.out.document(&why);
+    }
+    context.out.lines(why_lines(&why, &context.out))
+}
+
+/// Every rule up to the one that decides; those after it were not needed.
+fn why_lines(why: &Why, out: &Out) -> Vec<String> {
+    let mut lines = Vec::new();
+    for rule in &why.rules {
+        let decides = why.winner.as_deref() == Some(rule.name.as_str());
+        lines.extend(rule_lines(rule, decides, out));
+        if decides {
+            break;
+        }
+    }
+    if why.winner.is_none() {
+        lines.push(out.paint(Tone::Warn, "no rule matches"));
+    }
+    lines.push(format!("{}: {}", why.machine, why.order));
+    lines
+}
+
+fn rule_lines(rule: &RuleTrace, decides: bool, out: &Out) -> Vec<String> {
+    let (word, tone) = match (rule.matched, decides) {
+        (true, true) => ("decides", Tone::Good),
+        (true, false) => ("matches", Tone::Good),
+        (false, _) => ("does not match", Tone::Dim),
+    };
+    let name = out.paint(Tone::Heading, &rule.name);
+    let mut lines = vec![format!("rule {name} {}: {}", out.paint(tone, word), rule.outcome)];
+    match &rule.when {
+        Some(trace) => lines.extend(trace.comparisons.iter().map(|c| comparison_line(c, out))),
+        None => lines.push("  always".to_owned()),
+    }
+    lines
+}
+
+fn comparison_line(compared: &Compared, out: &Out) -> String {
+    let (word, tone) = match compared.verdict {
+        Verdict::Pass => ("yes", Tone::Good),
+        Verdict::Fail => ("no ", Tone::Bad),
+        Verdict::NotReported => ("-  ", Tone::Warn),
+        Verdict::Unknown => ("?  ", Tone::Warn),
+    };
+    let reported = match &compared.reported {
+        Some(value) => format!("the machine reports {value}"),
+        None => "the machine does not report it".to_owned(),
+    };
+    let reported = out.paint(Tone::Dim, &format!("({reported})"));
+    format!("  {} {}  {reported}", out.paint(tone, word), compared.comparison)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use wire::FactValue;
+    use wire::expr::Trace;
+
+    use super::*;
+
+    #[test]
+    fn reasons_stop_at_the_rule_that_decides() {
+        let compared = |comparison: &str, reported, verdict| Compared {
+            comparison: comparison.to_owned(),
+            path: "cpu.count".to_owned(),
+            reported,
+            verdict,
+        };
+        let rule = |name: &str, matched, when| RuleTrace {
+            name: name.to_owned(),
+            outcome: "gets web:stable".to_owned(),
+            matched,
+            when,
+        };
+        let first = Trace {
+            matched: false,
+            comparisons: vec![
+                compared("cpu.count >= 8", Some(FactValue::Number(2)), Verdict::Fail),
+                compared("system.serial = \"x\"", None, Verdict::NotReported),
+            ],
+        };
+        let why = Why {
+            machine: "m-1".parse().unwrap(),
+            rules: vec![
+                rule("big", false, Some(first)),
+                rule("all", true, None),
+                rule("x", true, None),
+            ],
+            winner: Some("all".to_owned()),
+            order: "deploy web:stable".to_owned(),
+        };
+        expect![[r#"
+            rule big does not match: gets web:stable
+              no  cpu.count >= 8  (the machine reports 2)
+              -   system.serial = "x"  (the machine does not report it)
+            rule all decides: gets web:stable
+              always
+            m-1: deploy web:stable"#]]
+        .assert_eq(&why_lines(&why, &Out::plain()).join("\n"));
+    }
+}

@@ -1,0 +1,118 @@
+//! `run ls` and `run show`; `run logs` has its own file.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use wire::admin::{RUNS, RunDetail, RunList, RunSummary, StepRecord};
+use wire::{EventKind, Outcome, RunId};
+
+use crate::args::fleet::{RunLs, RunShow};
+use crate::client::{PAGE, Server};
+use crate::context::Context;
+use crate::render::Tone;
+use crate::render::event::{outcome_text, plan_text};
+use crate::render::human::{ago_ms, duration, size};
+use crate::render::sheet::Sheet;
+use crate::render::table::{Cell, Table};
+use crate::render::words::{run_state, step_word};
+
+/// `ingot run ls`.
+pub fn ls(_: &RunLs, context: &Context) -> anyhow::Result<()> {
+    let server = Server::new(context.server_url());
+    let RunList { runs } = server.ask("the runs", &format!("{RUNS}?limit={PAGE}"))?;
+    if context.out.json {
+        return context.out.document(&runs);
+    }
+    if runs.is_empty() {
+        context.out.note("no machine was given an image yet");
+        return Ok(());
+    }
+    let now = Timestamp::now();
+    let mut table =
+        Table::new(&["RUN", "STATE", "MACHINE", "IMAGE", "RULE", ">TRY", "BEGAN", "TOOK"]);
+    runs.iter().for_each(|run| table.row(row(run, now)));
+    context.out.lines(table.lines(&context.out))
+}
+
+/// `ingot run show`.
+pub fn show(args: &RunShow, context: &Context) -> anyhow::Result<()> {
+    let run = detail(&Server::new(context.server_url()), &args.run)?;
+    if context.out.json {
+        return context.out.document(&run);
+    }
+    let mut lines = sheet(&run, Timestamp::now()).lines(&context.out);
+    if !run.steps.is_empty() {
+        lines.push(String::new());
+        lines.extend(steps(&run.steps).lines(&context.out));
+    }
+    context.out.lines(lines)
+}
+
+/// Everything that the server knows about one run.
+pub fn detail(server: &Server, run: &RunId) -> anyhow::Result<RunDetail> {
+    server.ask(&format!("run {run}"), &format!("{RUNS}/{run}"))
+}
+
+fn row(run: &RunSummary, now: Timestamp) -> [Cell; 8] {
+    [
+        run.id.to_string().into(),
+        run_state(run.state),
+        run.machine.to_string().into(),
+        run.reference.to_string().into(),
+        run.rule.clone().into(),
+        run.attempt.to_string().into(),
+        ago_ms(run.created, now).into(),
+        took(run).into(),
+    ]
+}
+
+fn took(run: &RunSummary) -> String {
+    duration(Duration::from_millis(run.changed.saturating_sub(run.created)))
+}
+
+fn sheet(run: &RunDetail, now: Timestamp) -> Sheet {
+    let summary = &run.summary;
+    let mut sheet = Sheet::default();
+    sheet.entry("run", summary.id.to_string());
+    sheet.entry("state", run_state(summary.state));
+    if let Some(cause) = &summary.cause {
+        sheet.entry("because", Cell::toned(cause.clone(), Tone::Bad));
+    }
+    sheet.entry("machine", summary.machine.to_string());
+    sheet.entry("image", format!("{} ({})", summary.reference, summary.image.short()));
+    sheet.entry("rule", summary.rule.clone());
+    sheet.entry("attempt", summary.attempt.to_string());
+    sheet.entry("began", ago_ms(summary.created, now));
+    sheet.entry("took", took(summary));
+    if let Some(plan @ EventKind::Planned { .. }) = &run.plan {
+        sheet.entry("plan", plan_text(plan));
+    }
+    sheet
+}
+
+fn steps(steps: &[StepRecord]) -> Table {
+    let mut table = Table::new(&[">TRY", "STEP", ">TOOK", ">RECEIVED", ">WRITTEN", "OUTCOME"]);
+    for step in steps {
+        let bytes = |count: u64| if count == 0 { String::new() } else { size(count) };
+        let took = step.elapsed_ms.map(|ms| duration(Duration::from_millis(ms)));
+        table.row([
+            step.attempt.to_string().into(),
+            step_word(step.step).into(),
+            took.unwrap_or_default().into(),
+            bytes(step.received_bytes).into(),
+            bytes(step.written_bytes).into(),
+            outcome(step.outcome.as_ref()),
+        ]);
+    }
+    table
+}
+
+fn outcome(outcome: Option<&Outcome>) -> Cell {
+    match outcome {
+        None => Cell::toned("under way", Tone::Active),
+        Some(outcome) => {
+            let (text, tone) = outcome_text(outcome);
+            Cell::toned(text, tone)
+        }
+    }
+}
