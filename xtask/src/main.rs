@@ -1,2 +1,42 @@
-//! (to be written)
-fn main() {}
+//! What people run while developing: `cargo xtask help`.
+//!
+//! Knows the product by its command line only.
+
+mod build;
+mod demo;
+mod shell;
+mod size;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Development tasks of ingot
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Task {
+    #[command(flatten)]
+    Task(Tasks),
+}
+
+#[derive(Subcommand)]
+enum Tasks {
+    /// Build an image, boot a bare VM over the network, install it, see it boot, twice
+    Demo(demo::Args),
+    /// Format, lints and all tests, real boots included; further words go to `cargo nextest run`
+    Test(test::Args),
+    /// Build `ingot` and the static agent
+    Build(build::Args),
+    /// Print the size of the agent and of what machines boot, against their budgets
+    Size,
+}
+
+fn main() -> Result<()> {
+    let Task::Task(task) = Task::parse();
+    match task {
+        Tasks::Demo(args) => demo::run(&args),
+        Tasks::Test(args) => test::run(&args),
+        Tasks::Build(args) => build::run(&args).map(drop),
+        Tasks::Size => size::run(),
+    }
+}

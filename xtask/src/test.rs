@@ -1,0 +1,35 @@
+//! All tests, cheapest first.
+
+use anyhow::Result;
+
+use crate::build;
+use crate::shell::{cargo, run as run_command};
+
+/// Options of `cargo xtask test`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Skip format and lints
+    #[arg(long)]
+    no_lint: bool,
+    /// For `cargo nextest run`, for example `-p builder` or `-E 'test(hold)'`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    nextest: Vec<String>,
+}
+
+/// Runs them.
+pub fn run(args: &Args) -> Result<()> {
+    if !args.no_lint {
+        run_command(cargo().args(["fmt", "--all", "--check"]))?;
+        let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        run_command(cargo().args(clippy))?;
+    }
+    build::run(&build::Args { release: false })?;
+    let everything = ["--workspace".to_owned()];
+    let chosen = if args.nextest.is_empty() { &everything[..] } else { &args.nextest };
+    run_command(cargo().args(["nextest", "run", "--locked"]).args(chosen))?;
+    // nextest does not run documentation examples.
+    if args.nextest.is_empty() {
+        run_command(cargo().args(["test", "--locked", "--quiet", "--workspace", "--doc"]))?;
+    }
+    Ok(())
+}
