@@ -10,6 +10,7 @@ mod client;
 mod command;
 mod config;
 mod context;
+mod disk;
 mod exit;
 mod render;
 
