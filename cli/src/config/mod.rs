@@ -1,6 +1,7 @@
 //! The configuration of `ingot serve`: a TOML file of which only what must be
 //! said has to be there. `examples/ingot.toml` explains every key.
 
+mod boot;
 mod mistake;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 
 use crate::context::PORT;
 use crate::exit::{Code, Failure};
+pub use boot::{Boot, Pool, Static};
 
 /// Longest configuration read, in bytes: far above any real one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -111,16 +113,6 @@ pub enum LogLevel {
     Trace,
 }
 
-/// `[boot]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Boot {
-    /// The only interface that DHCP and TFTP are answered on.
-    pub interface: String,
-    /// Our address there; absent: the first IPv4 address of the interface.
-    pub address: Option<Ipv4Addr>,
-}
-
 /// Reads the file. Relative paths in it start at its folder.
 pub fn load(path: &Path) -> anyhow::Result<Config> {
     let text = read(path)?;
@@ -158,15 +150,64 @@ pub fn parse(text: &str, name: &str) -> anyhow::Result<Config> {
 
 impl Config {
     fn based_on(mut self, folder: &Path) -> Config {
-        if let Some(state) = &mut self.state.folder {
-            *state = folder.join(&state);
-        }
-        if let Some(policy) = &mut self.policy {
-            policy.file = folder.join(&policy.file);
+        let boot = self.boot.iter_mut().flat_map(|boot| [&mut boot.assets, &mut boot.nbp]);
+        let paths = boot.flatten().chain(&mut self.state.folder);
+        let policy = self.policy.iter_mut().map(|policy| &mut policy.file);
+        for path in paths.chain(policy) {
+            *path = folder.join(&path);
         }
         if let Some(url) = self.store.url.as_mut().filter(|url| !url.contains("://")) {
             *url = folder.join(&url).to_string_lossy().into_owned();
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../../examples/ingot.toml");
+
+    /// The example with every key that is commented out put in force: keys
+    /// follow their "#" at once, prose does not.
+    fn everything() -> String {
+        let uncomment = |line: &str| match line.strip_prefix('#') {
+            Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest.to_owned(),
+            _ => line.to_owned(),
+        };
+        EXAMPLE.lines().map(|line| uncomment(line) + "\n").collect()
+    }
+
+    #[test]
+    fn an_empty_file_is_enough_for_http() {
+        let config = parse("", "x").unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(config.http.listen.port(), PORT);
+    }
+
+    #[test]
+    fn the_example_is_right_and_names_true_defaults() {
+        let example = parse(EXAMPLE, "example").unwrap();
+        let full = parse(&everything(), "example").unwrap();
+        assert_eq!((example.http.listen, example.log), (full.http.listen, full.log));
+        let (example, full) = (example.boot.unwrap(), full.boot.unwrap());
+        let defaults = |boot: &Boot| (boot.lease_secs, boot.tftp, boot.ra);
+        assert_eq!(defaults(&example), defaults(&full));
+        assert_eq!(full.machines.len(), 1);
+        assert_eq!(example.machines.len(), 0);
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_folder_of_the_file() {
+        let text = "[store]\nurl = \"s\"\n[state]\nfolder = \"t\"\n[policy]\nfile = \"/p\"\n\
+                    [boot]\ninterface = \"e\"\nassets = \"a\"\n";
+        let config = parse(text, "x").unwrap().based_on(Path::new("/etc/ingot"));
+        assert_eq!(config.store.url.as_deref(), Some("/etc/ingot/s"));
+        assert_eq!(config.state.folder.as_deref(), Some(Path::new("/etc/ingot/t")));
+        assert_eq!(config.policy.unwrap().file, Path::new("/p"));
+        assert_eq!(config.boot.unwrap().assets.as_deref(), Some(Path::new("/etc/ingot/a")));
+        let url = parse("[store]\nurl = \"file:///x\"\n", "x").unwrap().based_on(Path::new("/y"));
+        assert_eq!(url.store.url.as_deref(), Some("file:///x"));
     }
 }
