@@ -71,7 +71,11 @@ const ERROR_BYTES_MAX: u64 = 4096;
 
 impl Client {
     /// A client of the store at `base`, `http://ADDRESS[:PORT]`. Does not connect.
-    pub fn new(base: &str, options: Options, timing: Arc<dyn Timing>) -> Result<Client, FetchError> {
+    pub fn new(
+        base: &str,
+        options: Options,
+        timing: Arc<dyn Timing>,
+    ) -> Result<Client, FetchError> {
         let base = base.trim_end_matches('/');
         let bad = || FetchError::Address { base: base.to_owned() };
         let host = base.strip_prefix("http://").ok_or_else(bad)?;

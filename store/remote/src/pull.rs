@@ -120,7 +120,8 @@ impl RangeBody<'_> {
         buffers: &mut Buffers,
     ) -> Result<(), FetchError> {
         let offset = location.offset;
-        let wrong = |url: &str, source| FetchError::Chunk { url: url.to_owned(), offset, id, source };
+        let wrong =
+            |url: &str, source| FetchError::Chunk { url: url.to_owned(), offset, id, source };
         let Some(gap) = offset.checked_sub(self.position) else {
             return Err(wrong(&self.url, None));
         };
