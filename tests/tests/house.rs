@@ -1,6 +1,8 @@
 //! The rules of the house that a compiler does not check: who may use whom,
 //! what a dependency may be, how long a file may grow.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;

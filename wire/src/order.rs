@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Digest, Reference, RunId};
 
 /// The controller's answer to a machine that checked in.
+#[expect(clippy::large_enum_variant, reason = "there is one per check-in")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "kebab-case")]
 pub enum Order {
