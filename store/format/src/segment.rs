@@ -88,7 +88,7 @@ impl<'a> Segment<'a> {
     }
 
     /// The packs whose chunks are listed.
-    pub fn packs(&self) -> impl ExactSizeIterator<Item = PackName> + 'a {
+    pub fn packs(&self) -> impl ExactSizeIterator<Item = PackName> + use<'a> {
         self.packs.iter().map(|name| PackName(*name))
     }
 
@@ -99,7 +99,7 @@ impl<'a> Segment<'a> {
     }
 
     /// All entries, by rising id.
-    pub fn iter(&self) -> impl Iterator<Item = Result<Place, DecodeError>> + 'a {
+    pub fn iter(&self) -> impl Iterator<Item = Result<Place, DecodeError>> + use<'a> {
         let segment = *self;
         self.entries.iter().map(move |entry| segment.place(entry))
     }

@@ -1,1 +1,43 @@
-//! (to be written)
+//! A store of images: ingest, read, check.
+//!
+//! Bytes are in an object store (a local folder for now), records in SQLite,
+//! and an index of the chunks in memory-mapped files beside it. Packs are the
+//! truth about chunks: the index can be lost.
+//!
+//! ```text
+//! ingot-store.json     what this folder is, and its format version
+//! store.db             images, references, packs
+//! packs/ab/abcd…       chunks (docs/pack.md), named by SHA-256
+//! blobs/ab/abcd…       envelopes and chunk tables, named by BLAKE3
+//! index/….idx          where chunks are (docs/index.md)
+//! ```
+//!
+//! Everything is written in the order pack, index segment, blobs, records,
+//! each durable before the next: where a process stops, the store is whole and
+//! has at worst packs that nothing needs.
+
+mod check;
+mod database;
+mod export;
+mod images;
+mod index;
+mod ingest;
+mod layout;
+mod map;
+mod mbr;
+mod open;
+mod packs;
+mod read;
+mod source;
+mod storage;
+
+pub use check::{CheckReport, Problem};
+pub use export::{ExportError, Exported};
+pub use images::{ImageDetails, ImageSummary, NameError};
+pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported};
+pub use layout::LayoutError;
+pub use open::{OpenError, Repo};
+pub use packs::{PackBytes, PackRead};
+pub use read::{Piece, ReadError};
+pub use source::Source;
+pub use storage::{Storage, StorageError};

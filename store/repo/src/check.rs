@@ -1,0 +1,304 @@
+//! Looking for damage.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use store_format::frame::{Header, Opener};
+use store_format::pack::Entry;
+use store_format::{PackName, segment};
+use wire::Digest;
+
+use crate::database::ImageRow;
+use crate::open::Repo;
+use crate::packs::{self, PackError};
+use crate::read::ReadError;
+use crate::storage::{StorageError, pack_key};
+
+/// Most bytes of a pack that are read to hash it.
+const PACK_MAX: u64 = store_format::pack::BYTES_MAX;
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// File in the store.
+    pub file: String,
+    /// What is wrong with it, with its causes.
+    pub what: String,
+    /// What to do about it.
+    pub advice: String,
+    /// Images that cannot be read because of it.
+    pub images: Vec<Digest>,
+}
+
+/// What a check looked at, and what it found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// Images looked at.
+    pub images: u64,
+    /// Packs looked at.
+    pub packs: u64,
+    /// Chunks in these.
+    pub chunks: u64,
+    /// Bytes that were hashed; 0 for a check of the structure alone.
+    pub hashed_bytes: u64,
+    /// Packs that no image needs.
+    pub unneeded_packs: u64,
+    /// What is wrong. Empty: the store is whole.
+    pub problems: Vec<Problem>,
+}
+
+/// A problem of a pack, and the chunks that it costs.
+struct PackProblem {
+    pack: PackName,
+    what: String,
+}
+
+/// What the packs have.
+#[derive(Default)]
+struct Packs {
+    /// Chunks that can be read, as far as was looked.
+    good: HashSet<Digest>,
+    /// Packs by name: entries, or nothing for those whose table is damaged.
+    tables: BTreeMap<PackName, Vec<Entry>>,
+    problems: Vec<PackProblem>,
+}
+
+const IMPORT_AGAIN: &str = "import or build the images again that are listed; what is left of \
+                            them is kept";
+const INDEX_ADVICE: &str = "remove the file; it is built again from the packs when the store is \
+                            opened next";
+
+/// An error with its causes, as one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl Repo {
+    /// Looks at every image, pack and index segment: names, versions, tables,
+    /// checksums, and that every chunk is somewhere. With `data` every stored
+    /// byte is hashed too. An error says that looking was not possible; damage
+    /// is in the report.
+    pub async fn check(&self, data: bool) -> Result<CheckReport, StorageError> {
+        self.index.refresh()?;
+        let mut report = CheckReport::default();
+        let packs = self.check_packs(data, &mut report).await?;
+        self.check_index(&packs, &mut report);
+        let images = self.database.images().await?;
+        let mut lost = HashMap::new();
+        for image in &images {
+            report.images += 1;
+            if let Some(problem) = self.check_image(image, &packs, &mut lost).await {
+                report.problems.push(problem);
+            }
+        }
+        self.check_pack_rows(&packs, &lost, &mut report).await?;
+        Ok(report)
+    }
+
+    async fn check_packs(
+        &self,
+        data: bool,
+        report: &mut CheckReport,
+    ) -> Result<Packs, StorageError> {
+        let mut packs = Packs::default();
+        for (name, len) in self.storage.packs().await? {
+            report.packs += 1;
+            let entries = match packs::table(&self.storage, &name, len).await {
+                Ok(entries) => entries,
+                Err(PackError::Storage(error @ StorageError::Denied { .. })) => return Err(error),
+                Err(error) => {
+                    packs.problems.push(PackProblem { pack: name, what: chain(&error) });
+                    packs.tables.insert(name, Vec::new());
+                    continue;
+                }
+            };
+            report.chunks += entries.len() as u64;
+            match data {
+                true => {
+                    report.hashed_bytes += len;
+                    self.check_data(&name, &entries, &mut packs).await?;
+                }
+                false => packs.good.extend(entries.iter().map(|entry| entry.id)),
+            }
+            packs.tables.insert(name, entries);
+        }
+        Ok(packs)
+    }
+
+    /// Hashes a pack and all its chunks.
+    async fn check_data(
+        &self,
+        name: &PackName,
+        entries: &[Entry],
+        packs: &mut Packs,
+    ) -> Result<(), StorageError> {
+        let key = pack_key(name);
+        let bytes = self.storage.get(&key, PACK_MAX).await?;
+        let (name, list) = (*name, entries.to_vec());
+        let look = tokio::task::spawn_blocking(move || look_at(&name, &bytes, &list));
+        let (good, bad) = look.await.map_err(|e| StorageError::new(key.as_ref(), Box::new(e)))?;
+        packs.good.extend(good);
+        packs.problems.extend(bad.map(|what| PackProblem { pack: name, what }));
+        Ok(())
+    }
+
+    fn check_index(&self, packs: &Packs, report: &mut CheckReport) {
+        let snapshot = self.index.snapshot();
+        for (file, bytes) in snapshot.files() {
+            let what = match segment::verify(bytes) {
+                Err(error) => error.to_string(),
+                Ok(()) if !agrees(bytes, packs) => {
+                    "it lists chunks that are not in the packs".to_owned()
+                }
+                Ok(()) => continue,
+            };
+            let advice = INDEX_ADVICE.to_owned();
+            report.problems.push(Problem { file, what, advice, images: Vec::new() });
+        }
+    }
+
+    /// A problem of the image's own files; chunks that cannot be read are
+    /// noted in `lost`, by the pack that should have them.
+    async fn check_image(
+        &self,
+        image: &ImageRow,
+        packs: &Packs,
+        lost: &mut HashMap<Digest, Vec<Digest>>,
+    ) -> Option<Problem> {
+        let checked = async {
+            let envelope = self.envelope(&image.digest).await?;
+            let table = self.table_of(image).await?;
+            table.check(&envelope).map_err(|source| ReadError::Table {
+                key: crate::storage::blob_key(&image.table).to_string(),
+                source,
+            })?;
+            Ok::<_, ReadError>(table)
+        };
+        match checked.await {
+            Ok(table) => {
+                for (id, _) in table.distinct().filter(|(id, _)| !packs.good.contains(id)) {
+                    lost.entry(id).or_default().push(image.digest);
+                }
+                None
+            }
+            Err(error) => Some(Problem {
+                file: file_of(&error, image),
+                what: chain(&error),
+                advice: IMPORT_AGAIN.to_owned(),
+                images: vec![image.digest],
+            }),
+        }
+    }
+
+    /// Reports damaged and missing packs with the images that need them.
+    async fn check_pack_rows(
+        &self,
+        packs: &Packs,
+        lost: &HashMap<Digest, Vec<Digest>>,
+        report: &mut CheckReport,
+    ) -> Result<(), StorageError> {
+        let index = self.index.snapshot();
+        let mut hit: BTreeMap<PackName, HashSet<Digest>> = BTreeMap::new();
+        let mut homeless: HashSet<Digest> = HashSet::new();
+        for (id, images) in lost {
+            match index.get_any(id) {
+                Some(place) => hit.entry(place.pack).or_default().extend(images),
+                None => homeless.extend(images),
+            }
+        }
+        let mut push = |file: String, what: String, images: HashSet<Digest>| {
+            let mut images: Vec<Digest> = images.into_iter().collect();
+            images.sort_unstable();
+            report.problems.push(Problem { file, what, advice: IMPORT_AGAIN.to_owned(), images });
+        };
+        for problem in &packs.problems {
+            let images = hit.remove(&problem.pack).unwrap_or_default();
+            push(pack_key(&problem.pack).to_string(), problem.what.clone(), images);
+        }
+        let rows = self.database.packs().await?;
+        let rows: HashSet<PackName> = rows.iter().filter_map(|row| row.parse().ok()).collect();
+        for name in rows.iter().filter(|name| !packs.tables.contains_key(name)) {
+            let images = hit.remove(name).unwrap_or_default();
+            push(pack_key(name).to_string(), "it is missing".to_owned(), images);
+        }
+        for (name, images) in hit {
+            push(
+                pack_key(&name).to_string(),
+                "chunks that it should have are missing".to_owned(),
+                images,
+            );
+        }
+        if !homeless.is_empty() {
+            push("packs".to_owned(), "chunks are in no pack".to_owned(), homeless);
+        }
+        report.unneeded_packs =
+            packs.tables.keys().filter(|name| !rows.contains(name)).count() as u64;
+        Ok(())
+    }
+}
+
+/// Chunks of a pack that are right, and what is wrong with the pack.
+fn look_at(name: &PackName, bytes: &[u8], entries: &[Entry]) -> (Vec<Digest>, Option<String>) {
+    let mut opener = Opener::default();
+    let mut plain = Vec::new();
+    let mut good = Vec::new();
+    let mut wrong = None;
+    for entry in entries {
+        let place = || {
+            let start = usize::try_from(entry.offset).ok()?;
+            let end = start.checked_add(usize::try_from(entry.frame_len).ok()?)?;
+            bytes.get(start..end)
+        };
+        let frame = place().unwrap_or_default();
+        let opened = Header::decode(frame).and_then(|header| {
+            let payload = frame.get(Header::LEN..).unwrap_or_default();
+            match header == entry.header() {
+                true => opener.open(&header, payload, &mut plain),
+                false => Err(store_format::frame::FrameError::Digest { id: entry.id }),
+            }
+        });
+        match opened {
+            Ok(()) => good.push(entry.id),
+            Err(error) => {
+                wrong.get_or_insert_with(|| format!("at byte {}: {error}", entry.offset));
+            }
+        }
+    }
+    if wrong.is_none() && Sha256::digest(bytes)[..] != name.0 {
+        wrong = Some("its bytes have another digest than its name".to_owned());
+    }
+    (good, wrong)
+}
+
+/// Whether all that a segment lists is in the packs, as far as they exist.
+fn agrees(segment: &[u8], packs: &Packs) -> bool {
+    let Ok(segment) = segment::Segment::open(segment) else { return false };
+    let mut tables: HashMap<PackName, HashMap<Digest, &Entry>> = HashMap::new();
+    segment.iter().flatten().all(|place| {
+        let Some(entries) = packs.tables.get(&place.pack).filter(|list| !list.is_empty()) else {
+            return true;
+        };
+        let table = tables
+            .entry(place.pack)
+            .or_insert_with(|| entries.iter().map(|entry| (entry.id, entry)).collect());
+        table.get(&place.entry.id).is_some_and(|entry| **entry == place.entry)
+    })
+}
+
+fn file_of(error: &ReadError, image: &ImageRow) -> String {
+    match error {
+        ReadError::Blob { key } | ReadError::Table { key, .. } => key.clone(),
+        ReadError::Storage(StorageError::Missing { key }) => key.clone(),
+        _ => crate::storage::blob_key(&image.digest).to_string(),
+    }
+}

@@ -1,0 +1,188 @@
+//! Writing an image to a file or a device.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use rustix::fs::FallocateFlags;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use wire::Digest;
+
+use crate::open::Repo;
+use crate::read::{Piece, ReadError};
+
+/// Pieces between reading and writing.
+const PIECES: usize = 64;
+/// Zeros that are written at a time where a device cannot clear itself.
+const ZEROS: usize = 1 << 20;
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Exported {
+    /// Bytes of the image.
+    pub disk_bytes: u64,
+    /// Of these, bytes that were written as data; the rest are zeros.
+    pub data_bytes: u64,
+}
+
+/// Why an image was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// It could not be read.
+    #[error("the image cannot be read")]
+    Read(#[from] ReadError),
+    /// The target could not be written.
+    #[error("cannot write {target}")]
+    Write {
+        /// The file or device.
+        target: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The device is too small.
+    #[error("{target} has {found} bytes and the image needs {needed}: choose a larger disk")]
+    TooSmall {
+        /// The device.
+        target: String,
+        /// Its length.
+        found: u64,
+        /// The image's length.
+        needed: u64,
+    },
+    /// The task ended early, which is a defect of this program.
+    #[error("writing ended in the middle; please report this")]
+    Broken,
+}
+
+/// Where an image goes.
+struct Target {
+    file: File,
+    /// The file that becomes the target once it is whole.
+    temporary: Option<tempfile::TempPath>,
+}
+
+impl Repo {
+    /// Writes an image to a file, which gets its name once it is whole and
+    /// durable and replaces one that was there, or to a block device.
+    pub async fn export(
+        self: &Arc<Self>,
+        image: &Digest,
+        path: &Path,
+    ) -> Result<Exported, ExportError> {
+        let disk_bytes = self.envelope(image).await?.disk_bytes;
+        let mut pieces = self.read(image).await?;
+        let target = path.display().to_string();
+        let failed = |source| ExportError::Write { target: target.clone(), source };
+        let (send, receive) = mpsc::channel(PIECES);
+        let opened = Target::open(path, disk_bytes).map_err(failed)?;
+        if let Some(found) = opened.too_small(disk_bytes).map_err(failed)? {
+            return Err(ExportError::TooSmall { target, found, needed: disk_bytes });
+        }
+        let to = path.to_owned();
+        let writer = tokio::task::spawn_blocking(move || opened.write(receive, &to));
+        let broken = hand_over(&mut pieces, send).await.err();
+        let written = writer.await.map_err(|_| ExportError::Broken)?;
+        if let Some(error) = broken {
+            return Err(error.into());
+        }
+        Ok(Exported { disk_bytes, data_bytes: written.map_err(failed)? })
+    }
+}
+
+/// Hands all pieces to the writer, and the end mark: without that the file is
+/// not whole and is thrown away.
+async fn hand_over(
+    pieces: &mut BoxStream<'static, Result<Piece, ReadError>>,
+    writer: mpsc::Sender<Option<Piece>>,
+) -> Result<(), ReadError> {
+    while let Some(piece) = pieces.try_next().await? {
+        // A writer that ended early says why itself.
+        if writer.send(Some(piece)).await.is_err() {
+            return Ok(());
+        }
+    }
+    let _ = writer.send(None).await;
+    Ok(())
+}
+
+impl Target {
+    fn open(path: &Path, disk_bytes: u64) -> io::Result<Target> {
+        if path.metadata().is_ok_and(|meta| meta.file_type().is_block_device()) {
+            // Exclusively: the kernel refuses a device that is mounted or in use.
+            let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
+            let file = OpenOptions::new().write(true).custom_flags(exclusive).open(path)?;
+            return Ok(Target { file, temporary: None });
+        }
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let (file, temporary) =
+            tempfile::Builder::new().prefix(".ingot-export-").tempfile_in(folder)?.into_parts();
+        file.set_len(disk_bytes)?;
+        Ok(Target { file, temporary: Some(temporary) })
+    }
+
+    /// The length of a device that is shorter than the image.
+    fn too_small(&self, needed: u64) -> io::Result<Option<u64>> {
+        let found = (&self.file).seek(SeekFrom::End(0))?;
+        Ok((found < needed).then_some(found))
+    }
+
+    /// Writes until the end mark. Returns the bytes of data.
+    fn write(self, mut pieces: mpsc::Receiver<Option<Piece>>, path: &Path) -> io::Result<u64> {
+        let mut data_bytes = 0;
+        loop {
+            match pieces.blocking_recv() {
+                Some(Some(Piece::Data { offset, bytes })) => {
+                    self.file.write_all_at(&bytes, offset)?;
+                    data_bytes += bytes.len() as u64;
+                }
+                // A new file has only zeros.
+                Some(Some(Piece::Hole { .. })) if self.temporary.is_some() => {}
+                Some(Some(Piece::Hole { offset, bytes })) => self.clear(offset, bytes)?,
+                Some(None) => break,
+                None => return Err(io::ErrorKind::Interrupted.into()),
+            }
+        }
+        self.file.sync_all()?;
+        if let Some(temporary) = self.temporary {
+            keep(temporary, path)?;
+        }
+        Ok(data_bytes)
+    }
+
+    /// Makes bytes of a device zero.
+    fn clear(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        if rustix::fs::fallocate(&self.file, flags, offset, bytes).is_ok() {
+            return Ok(());
+        }
+        let zeros = vec![0; ZEROS];
+        let end = offset + bytes;
+        let mut at = offset;
+        while at < end {
+            let len = usize::try_from(end - at).map_or(ZEROS, |left| left.min(ZEROS));
+            self.file.write_all_at(&zeros[..len], at)?;
+            at += len as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Gives a whole file its name, for good.
+fn keep(temporary: tempfile::TempPath, path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    // Temporary files are private; what people export is theirs to share.
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(&temporary, mode)?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}

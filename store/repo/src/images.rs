@@ -1,0 +1,292 @@
+//! What is in the store: names, images, and what readers ask for.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::Serialize;
+use store_format::{ChunkTable, Envelope, Extent, Location, Locations, PackName, envelope, table};
+use wire::{Digest, Reference};
+
+use crate::database::ImageRow;
+use crate::open::Repo;
+use crate::packs::{self, PackRead};
+use crate::read::ReadError;
+use crate::storage::{StorageError, blob_key, pack_key};
+
+/// Why a reference could not be resolved, set or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum NameError {
+    /// No image has this reference.
+    #[error("there is no image {reference} in the store")]
+    Unknown {
+        /// The reference.
+        reference: Reference,
+    },
+    /// The new reference has a digest.
+    #[error("{reference} has a digest, which cannot be given to an image: use name and tag")]
+    HasDigest {
+        /// The reference.
+        reference: Reference,
+    },
+    /// The records could not be read or written.
+    #[error("the records of the store could not be used")]
+    Storage(#[from] StorageError),
+}
+
+/// A line of the list of images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageSummary {
+    /// What names the image; `None` for an image without a name, which the
+    /// next removal of garbage takes away.
+    pub reference: Option<Reference>,
+    /// The image.
+    pub digest: Digest,
+    /// Bytes of its disk.
+    pub disk_bytes: u64,
+    /// Of these, bytes that are not in holes.
+    pub data_bytes: u64,
+    /// Stored bytes of its chunks, each counted once.
+    pub stored_bytes: u64,
+    /// Of these, bytes that no other image in the store shares.
+    pub unique_bytes: u64,
+    /// When it was stored first: milliseconds since 1970.
+    pub created_ms: u64,
+}
+
+/// All about one image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageDetails {
+    /// The image.
+    pub digest: Digest,
+    /// All its references.
+    pub references: Vec<Reference>,
+    /// What it is.
+    pub envelope: Envelope,
+    /// Per region of the envelope its bytes that are not in holes.
+    pub region_data_bytes: Vec<u64>,
+    /// Sum of these.
+    pub data_bytes: u64,
+    /// Chunks, each counted once.
+    pub chunks: u64,
+    /// Stored bytes of these.
+    pub stored_bytes: u64,
+    /// Packs that they are in.
+    pub packs: u64,
+    /// When it was stored first: milliseconds since 1970.
+    pub created_ms: u64,
+}
+
+impl Repo {
+    /// The image that a reference names at the moment.
+    pub async fn resolve(&self, reference: &Reference) -> Result<Digest, NameError> {
+        let unknown = || NameError::Unknown { reference: reference.clone() };
+        if let Some(digest) = reference.digest {
+            let image = self.database.image(&digest).await?;
+            return image.map(|image| image.digest).ok_or_else(unknown);
+        }
+        let name = self.database.name(&reference.name, reference.tag_or_latest()).await?;
+        name.map(|name| name.image).ok_or_else(unknown)
+    }
+
+    /// Gives an image another name; one that named something else before names
+    /// this image now. Returns the image.
+    pub async fn tag(&self, image: &Reference, new: &Reference) -> Result<Digest, NameError> {
+        if new.digest.is_some() {
+            return Err(NameError::HasDigest { reference: new.clone() });
+        }
+        let digest = self.resolve(image).await?;
+        self.database.set_name(&new.name, new.tag_or_latest(), &digest).await?;
+        Ok(digest)
+    }
+
+    /// Removes a reference (`name:tag`), or all of a name for an image
+    /// (`name@digest`). The bytes stay until garbage is removed.
+    pub async fn remove(&self, reference: &Reference) -> Result<(), NameError> {
+        let tag = match &reference.digest {
+            Some(_) => reference.tag.as_deref(),
+            None => Some(reference.tag_or_latest()),
+        };
+        let image = reference.digest.as_ref();
+        match self.database.remove_names(&reference.name, tag, image).await? {
+            0 => Err(NameError::Unknown { reference: reference.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// All references, and images without one, in this order.
+    pub async fn images(&self) -> Result<Vec<ImageSummary>, ReadError> {
+        let images = self.database.images().await?;
+        let names = self.database.names().await?;
+        let unique = self.unique_bytes(&images).await?;
+        let summary = |image: &ImageRow, reference| ImageSummary {
+            reference,
+            digest: image.digest,
+            disk_bytes: image.disk_bytes,
+            data_bytes: image.data_bytes,
+            stored_bytes: image.stored_bytes,
+            unique_bytes: unique.get(&image.digest).copied().unwrap_or_default(),
+            created_ms: image.created_ms,
+        };
+        let rows: BTreeMap<Digest, &ImageRow> =
+            images.iter().map(|row| (row.digest, row)).collect();
+        let mut list = Vec::new();
+        for name in &names {
+            let reference = reference(&name.name, &name.tag);
+            list.extend(rows.get(&name.image).map(|row| summary(row, reference)));
+        }
+        let named: HashSet<Digest> = names.iter().map(|name| name.image).collect();
+        let unnamed = images.iter().filter(|image| !named.contains(&image.digest));
+        list.extend(unnamed.map(|image| summary(image, None)));
+        Ok(list)
+    }
+
+    /// Per image the stored bytes that no other has.
+    async fn unique_bytes(&self, images: &[ImageRow]) -> Result<HashMap<Digest, u64>, ReadError> {
+        // None: more than one image has the chunk.
+        let mut owners: HashMap<Digest, Option<Digest>> = HashMap::new();
+        for image in images {
+            for (id, _) in self.table_of(image).await?.distinct() {
+                let owner = Some(image.digest);
+                owners.entry(id).and_modify(|other| *other = None).or_insert(owner);
+            }
+        }
+        let index = self.index.snapshot();
+        let mut unique = HashMap::new();
+        for (id, owner) in owners {
+            if let (Some(owner), Some(place)) = (owner, index.get(&id)) {
+                *unique.entry(owner).or_default() += u64::from(place.entry.frame_len);
+            }
+        }
+        Ok(unique)
+    }
+
+    /// All about one image.
+    pub async fn details(&self, digest: &Digest) -> Result<ImageDetails, ReadError> {
+        let row = self.row(digest).await?;
+        let (envelope, table) = (self.envelope(digest).await?, self.table_of(&row).await?);
+        let locations = self.locations(digest).await?;
+        let names = self.database.names().await?;
+        let names = names.iter().filter(|name| name.image == *digest);
+        let data = |extents: &Vec<Extent>| {
+            let chunks = extents.iter().filter(|e| matches!(e, Extent::Chunk { .. }));
+            chunks.map(Extent::bytes).sum::<u64>()
+        };
+        Ok(ImageDetails {
+            digest: *digest,
+            references: names.filter_map(|name| reference(&name.name, &name.tag)).collect(),
+            envelope,
+            region_data_bytes: table.regions.iter().map(data).collect(),
+            data_bytes: row.data_bytes,
+            chunks: locations.chunks.len() as u64,
+            stored_bytes: locations.chunks.iter().map(|at| u64::from(at.frame_len)).sum(),
+            packs: locations.packs.len() as u64,
+            created_ms: row.created_ms,
+        })
+    }
+
+    pub(crate) async fn row(&self, digest: &Digest) -> Result<ImageRow, ReadError> {
+        let row = self.database.image(digest).await?;
+        row.ok_or(ReadError::Unknown { image: *digest })
+    }
+
+    /// A blob, proven to be what its name says.
+    pub(crate) async fn blob(&self, digest: &Digest, limit: u64) -> Result<Bytes, ReadError> {
+        let key = blob_key(digest);
+        let bytes = self.storage.get(&key, limit).await?;
+        match store_format::digest_of(&bytes) == *digest {
+            true => Ok(bytes),
+            false => Err(ReadError::Blob { key: key.to_string() }),
+        }
+    }
+
+    /// The bytes of an image's envelope.
+    pub async fn envelope_bytes(&self, digest: &Digest) -> Result<Bytes, ReadError> {
+        let row = self.row(digest).await?;
+        self.blob(&row.digest, envelope::BYTES_MAX as u64).await
+    }
+
+    /// What an image is.
+    pub async fn envelope(&self, digest: &Digest) -> Result<Envelope, ReadError> {
+        let bytes = self.envelope_bytes(digest).await?;
+        Envelope::from_bytes(&bytes)
+            .map_err(|source| ReadError::Envelope { image: *digest, source })
+    }
+
+    /// The bytes of an image's chunk table.
+    pub async fn table_bytes(&self, digest: &Digest) -> Result<Bytes, ReadError> {
+        let row = self.row(digest).await?;
+        self.blob(&row.table, table::BYTES_MAX).await
+    }
+
+    /// Which chunks an image is made of.
+    pub async fn table(&self, digest: &Digest) -> Result<ChunkTable, ReadError> {
+        let row = self.row(digest).await?;
+        self.table_of(&row).await
+    }
+
+    pub(crate) async fn table_of(&self, row: &ImageRow) -> Result<ChunkTable, ReadError> {
+        let bytes = self.blob(&row.table, table::BYTES_MAX).await?;
+        ChunkTable::decode(&bytes)
+            .map_err(|source| ReadError::Table { key: blob_key(&row.table).to_string(), source })
+    }
+
+    /// Where the chunks of an image are.
+    pub async fn locations(&self, digest: &Digest) -> Result<Locations, ReadError> {
+        let table = self.table(digest).await?;
+        match self.locate(&table) {
+            // Perhaps another process stored them a moment ago.
+            Err(ReadError::Chunk { .. }) => {
+                self.index.refresh()?;
+                self.catch_up().await?;
+                self.locate(&table)
+            }
+            found => found,
+        }
+    }
+
+    fn locate(&self, table: &ChunkTable) -> Result<Locations, ReadError> {
+        let index = self.index.snapshot();
+        let mut numbers: HashMap<PackName, u32> = HashMap::new();
+        let mut locations = Locations::default();
+        for (id, _) in table.distinct() {
+            let place = index.get(&id).ok_or(ReadError::Chunk { id })?;
+            let next = u32::try_from(locations.packs.len()).unwrap_or(u32::MAX);
+            let pack = *numbers.entry(place.pack).or_insert(next);
+            if pack == next {
+                locations.packs.push(place.pack);
+            }
+            let (offset, frame_len) = (place.entry.offset, place.entry.frame_len);
+            locations.chunks.push(Location { pack, offset, frame_len });
+        }
+        Ok(locations)
+    }
+
+    /// Bytes of a pack.
+    pub async fn pack_range(
+        &self,
+        pack: &PackName,
+        range: Range<u64>,
+    ) -> Result<Bytes, StorageError> {
+        self.storage.get_range(&pack_key(pack), range).await
+    }
+
+    /// The length of a pack.
+    pub async fn pack_len(&self, pack: &PackName) -> Result<u64, StorageError> {
+        self.storage.len(&pack_key(pack)).await
+    }
+
+    /// A pack, or a range that lies in it, as a stream.
+    pub async fn pack(
+        &self,
+        pack: &PackName,
+        range: Option<Range<u64>>,
+    ) -> Result<PackRead, StorageError> {
+        packs::open(&self.storage, pack, range).await
+    }
+}
+
+/// Rows hold only what was a reference once.
+fn reference(name: &str, tag: &str) -> Option<Reference> {
+    format!("{name}:{tag}").parse().ok()
+}

@@ -1,0 +1,316 @@
+//! From a disk to an image in the store.
+//!
+//! One thread reads and cuts, as many as there are cores hash, look up and
+//! compress, one puts packs together in the order of the disk. Buffers go
+//! round between them, so memory is bounded by their number. The result does
+//! not depend on the number of threads.
+
+mod pack;
+mod scan;
+mod work;
+
+use std::collections::{BTreeMap, HashSet};
+use std::num::NonZero;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, RwLock};
+use std::thread;
+
+use bytes::Bytes;
+use serde::Serialize;
+use store_format::frame::SealError;
+use store_format::{
+    BootSpec, ChunkTable, DecodeError, Envelope, EnvelopeError, PackName, Region, envelope,
+};
+use tokio::runtime::Handle;
+use wire::{Digest, Reference};
+
+use crate::database::{ImageRow, now_ms};
+use crate::index::Index;
+use crate::layout::{self, Layout, LayoutError};
+use crate::open::Repo;
+use crate::source::{Disk, Source};
+use crate::storage::{Storage, StorageError, blob_key};
+
+use pack::{Collected, Collector};
+use scan::Batch;
+use work::{Worked, Worker};
+
+/// Batches that may be between reading and packing, beside one per worker.
+const SPARE_BATCHES: usize = 3;
+
+/// What the image is, beside its bytes.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// What the image was built for.
+    pub configuration: BTreeMap<String, String>,
+    /// Where it comes from. Goes into the digest: no times, no places.
+    pub provenance: BTreeMap<String, String>,
+    /// How to start the OS.
+    pub boot: Option<BootSpec>,
+    /// Partition to extend on larger disks.
+    pub grow: Option<u32>,
+    /// Logical sector size; found out if not given.
+    pub sector_bytes: Option<u32>,
+    /// What to call the image.
+    pub reference: Option<Reference>,
+}
+
+/// How far an import is. Numbers only rise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ImportProgress {
+    /// Bytes of the disk.
+    pub disk_bytes: u64,
+    /// Of these, bytes dealt with.
+    pub done_bytes: u64,
+    /// Of these, holes.
+    pub hole_bytes: u64,
+    /// Chunks that the store did not have.
+    pub new_chunks: u64,
+    /// Stored bytes of these.
+    pub new_bytes: u64,
+}
+
+/// An image that is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Imported {
+    /// The image.
+    pub digest: Digest,
+    /// Bytes of its disk.
+    pub disk_bytes: u64,
+    /// Of these, bytes that are not in holes.
+    pub data_bytes: u64,
+    /// Chunks of the image, each counted once.
+    pub chunks: u64,
+    /// Stored bytes of these.
+    pub stored_bytes: u64,
+    /// Chunks that the store did not have before.
+    pub new_chunks: u64,
+    /// Stored bytes of these.
+    pub new_bytes: u64,
+}
+
+/// Why an image was not stored. Nothing that was stored before is touched.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The source could not be read.
+    #[error("cannot read {name}")]
+    Source {
+        /// The file or device.
+        name: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The source's partitions are not understood.
+    #[error("cannot import {name}")]
+    Layout {
+        /// The file or device.
+        name: String,
+        /// Why.
+        #[source]
+        source: LayoutError,
+    },
+    /// The options do not fit the disk.
+    #[error("what is said about the image does not fit its disk")]
+    Envelope(#[from] EnvelopeError),
+    /// A reference with a digest cannot be given to an image.
+    #[error("{reference} has a digest: a new image is named by name and tag")]
+    Reference {
+        /// The reference.
+        reference: Reference,
+    },
+    /// More chunks than an image can have.
+    #[error("the image is too large for one chunk table")]
+    TooLarge(#[source] DecodeError),
+    /// The store could not be written.
+    #[error("the image was not stored")]
+    Storage(#[from] StorageError),
+    /// A chunk could not be compressed.
+    #[error("a chunk could not be compressed")]
+    Seal(#[from] SealError),
+    /// A thread of the import ended early, which is a defect of this program.
+    #[error("the import ended in the middle; please report this")]
+    Broken,
+}
+
+/// Everything that an import works with, on a thread that may block.
+struct Job {
+    disk: Disk,
+    layout: Layout,
+    storage: Storage,
+    index: std::sync::Arc<Repo>,
+    runtime: Handle,
+}
+
+impl Repo {
+    /// Stores the image of a disk. Returns once it is durable and, if a
+    /// reference was given, named.
+    pub async fn import(
+        self: &std::sync::Arc<Self>,
+        source: Source,
+        options: ImportOptions,
+        mut progress: impl FnMut(ImportProgress) + Send + 'static,
+    ) -> Result<Imported, ImportError> {
+        if let Some(reference) = options.reference.as_ref().filter(|r| r.digest.is_some()) {
+            return Err(ImportError::Reference { reference: reference.clone() });
+        }
+        // Chunks in packs that are gone must not count as stored.
+        self.catch_up().await?;
+        let repo = std::sync::Arc::clone(self);
+        let runtime = Handle::current();
+        let sector = options.sector_bytes;
+        let ingest = tokio::task::spawn_blocking(move || {
+            let (name, disk) = Disk::open(source, &repo.storage.home);
+            let disk = disk.map_err(|source| ImportError::Source { name: name.clone(), source })?;
+            let layout = layout::read(&disk, sector)
+                .map_err(|source| ImportError::Layout { name, source })?;
+            let storage = repo.storage.clone();
+            let job = Job { disk, layout, storage, index: repo, runtime };
+            let collected = job.run(&mut progress)?;
+            Ok::<_, ImportError>((job.layout, job.disk.bytes, collected))
+        });
+        let (layout, disk_bytes, collected) = ingest.await.map_err(|_| ImportError::Broken)??;
+        let envelope = describe(layout, disk_bytes, &collected, &options)?;
+        self.commit(envelope, collected, options.reference).await
+    }
+
+    /// Writes the blobs, then the records.
+    async fn commit(
+        &self,
+        envelope: Envelope,
+        collected: Collected,
+        reference: Option<Reference>,
+    ) -> Result<Imported, ImportError> {
+        let envelope_bytes = envelope.to_bytes();
+        let digest = store_format::digest_of(&envelope_bytes);
+        let table = ChunkTable { image: digest, regions: collected.regions };
+        let table_bytes = table.encode();
+        // Reading it back now costs little and finds what no reader would take.
+        ChunkTable::decode(&table_bytes)
+            .and_then(|table| table.check(&envelope))
+            .map_err(ImportError::TooLarge)?;
+        let table_digest = store_format::digest_of(&table_bytes);
+        self.storage.put(&blob_key(&digest), Bytes::from(envelope_bytes)).await?;
+        self.storage.put(&blob_key(&table_digest), Bytes::from(table_bytes)).await?;
+        let row = ImageRow {
+            digest,
+            table: table_digest,
+            disk_bytes: envelope.disk_bytes,
+            data_bytes: collected.data_bytes,
+            stored_bytes: collected.stored_bytes,
+            new_bytes: collected.new_bytes,
+            created_ms: now_ms(),
+        };
+        let packs: Vec<PackName> = collected.packs.into_iter().collect();
+        let name = reference.as_ref().map(|r| (r.name.as_str(), r.tag_or_latest()));
+        self.database.commit(&row, &packs, name).await?;
+        Ok(Imported {
+            digest,
+            disk_bytes: row.disk_bytes,
+            data_bytes: row.data_bytes,
+            chunks: collected.chunks,
+            stored_bytes: row.stored_bytes,
+            new_chunks: collected.new_chunks,
+            new_bytes: row.new_bytes,
+        })
+    }
+}
+
+fn describe(
+    layout: Layout,
+    disk_bytes: u64,
+    collected: &Collected,
+    options: &ImportOptions,
+) -> Result<Envelope, ImportError> {
+    let digests = collected.digests.iter();
+    let regions = layout.spans.into_iter().zip(digests).map(|(span, digest)| Region {
+        name: span.name,
+        start: span.start,
+        bytes: span.bytes,
+        partition: span.partition,
+        digest: *digest,
+    });
+    let envelope = Envelope {
+        format: envelope::FORMAT.to_owned(),
+        disk_bytes,
+        sector_bytes: layout.sector_bytes,
+        table: layout.table,
+        regions: regions.collect(),
+        grow: options.grow,
+        boot: options.boot.clone(),
+        configuration: options.configuration.clone(),
+        provenance: options.provenance.clone(),
+    };
+    envelope.validate()?;
+    Ok(envelope)
+}
+
+impl Job {
+    fn run(&self, progress: &mut dyn FnMut(ImportProgress)) -> Result<Collected, ImportError> {
+        let workers = thread::available_parallelism().map_or(1, NonZero::get);
+        let batches = workers + SPARE_BATCHES;
+        let (free_in, free) = sync_channel::<Batch>(batches);
+        for _ in 0..batches {
+            free_in.send(Batch::default()).map_err(|_| ImportError::Broken)?;
+        }
+        let (cut_in, cut) = sync_channel::<Batch>(batches);
+        let (worked_in, worked) = sync_channel::<Result<Worked, SealError>>(batches);
+        let cut = Mutex::new(cut);
+        let seen = RwLock::new(HashSet::new());
+        let index: &Index = &self.index.index;
+        thread::scope(|scope| {
+            let (cut, seen) = (&cut, &seen);
+            let scanner = scope.spawn(move || scan::scan(&self.disk, &self.layout, &free, &cut_in));
+            for _ in 0..workers {
+                let worked_in = worked_in.clone();
+                scope.spawn(move || Worker::new(index.snapshot(), seen).run(cut, &worked_in));
+            }
+            drop(worked_in);
+            let collector = Collector::new(&self.storage, index, &self.runtime, seen);
+            let disk_bytes = self.disk.bytes;
+            let result = collect(
+                collector,
+                disk_bytes,
+                &worked,
+                |batch| free_in.send(batch).is_ok(),
+                progress,
+            );
+            // Whoever still waits for a buffer or for room shall end.
+            drop((worked, free_in));
+            let scanned = scanner.join().map_err(|_| ImportError::Broken)?;
+            let collected = result?;
+            scanned.map_err(|source| {
+                let name = self.disk.name.clone();
+                ImportError::Source { name, source }
+            })?;
+            match collected.digests.len() == self.layout.spans.len() {
+                true => Ok(collected),
+                false => Err(ImportError::Broken),
+            }
+        })
+    }
+}
+
+/// Takes what the workers give, in the order of the disk.
+fn collect(
+    mut collector: Collector<'_>,
+    disk_bytes: u64,
+    worked: &Receiver<Result<Worked, SealError>>,
+    give_back: impl Fn(Batch) -> bool,
+    progress: &mut dyn FnMut(ImportProgress),
+) -> Result<Collected, ImportError> {
+    let mut early = BTreeMap::new();
+    let mut next = 0_u64;
+    while let Ok(result) = worked.recv() {
+        let result = result?;
+        early.insert(result.batch.number, result);
+        while let Some(result) = early.remove(&next) {
+            collector.take(&result)?;
+            progress(collector.progress(disk_bytes));
+            next += 1;
+            // Nobody needs buffers once the disk is read.
+            give_back(result.batch);
+        }
+    }
+    collector.finish()
+}

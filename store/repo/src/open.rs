@@ -1,0 +1,245 @@
+//! Making and opening a store.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use object_store::path::Path as Key;
+use serde::{Deserialize, Serialize};
+use sqlx::migrate::MigrateError;
+
+use crate::database::{self, Database};
+use crate::index::Index;
+use crate::packs::{self, PackError};
+use crate::storage::{Storage, StorageError};
+
+/// Name of the object that says what a store is.
+const MARKER: &str = "ingot-store.json";
+/// Longest marker accepted.
+const MARKER_BYTES_MAX: u64 = 64 << 10;
+const FORMAT: &str = "ingot.store/1";
+const FORMAT_FAMILY: &str = "ingot.store/";
+/// The rule of cutting: content cut by another rule shares almost nothing.
+const CHUNKER: &str = "fastcdc-2020/16384-65536-262144/2";
+/// Packs whose tables become one index segment when an index is built again.
+const REBUILD_BATCH: usize = 32;
+
+/// The marker.
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    format: String,
+    chunker: String,
+}
+
+/// A store of images. Cheap to use from many tasks at once; several processes
+/// may have the same store open.
+pub struct Repo {
+    pub(crate) storage: Storage,
+    pub(crate) database: Database,
+    pub(crate) index: Index,
+}
+
+/// Why a store could not be made or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// An address of a kind that is not known.
+    #[error("{url:?} is not a store that this program can use: give a folder or file:///folder")]
+    Url {
+        /// The address.
+        url: String,
+    },
+    /// There is nothing at the address.
+    #[error("there is no store at {at}: make one by importing or building an image")]
+    Absent {
+        /// The folder.
+        at: String,
+    },
+    /// There is something else at the address.
+    #[error("{at} is not empty and is not a store: choose another folder")]
+    NotAStore {
+        /// The folder.
+        at: String,
+    },
+    /// Made by a newer version.
+    #[error(
+        "the store at {at} has format {found:?}, and this program reads {FORMAT:?}: use a newer ingot"
+    )]
+    Newer {
+        /// The folder.
+        at: String,
+        /// Its format.
+        found: String,
+    },
+    /// The marker is not what a store has.
+    #[error("{MARKER} of the store at {at} is damaged: write it again from another store")]
+    Marker {
+        /// The folder.
+        at: String,
+    },
+    /// Its bytes cannot be reached.
+    #[error("cannot open the store at {at}")]
+    Storage {
+        /// The folder.
+        at: String,
+        /// Why.
+        #[source]
+        source: StorageError,
+    },
+    /// The database is damaged or of another version.
+    #[error("cannot use the database store.db of the store at {at}")]
+    Database {
+        /// The folder.
+        at: String,
+        /// Why.
+        #[source]
+        source: Box<MigrateError>,
+    },
+}
+
+/// The folder that an address of a store names.
+fn folder(url: &str) -> Result<PathBuf, OpenError> {
+    match url.split_once("://") {
+        None => Ok(PathBuf::from(url)),
+        Some(("file", path)) if path.starts_with('/') => Ok(PathBuf::from(path)),
+        Some(_) => Err(OpenError::Url { url: url.to_owned() }),
+    }
+}
+
+impl Repo {
+    /// Opens the store in a folder (a path or a `file:///` address).
+    pub async fn open(url: &str) -> Result<Repo, OpenError> {
+        let path = folder(url)?;
+        match path.is_dir() {
+            true => Repo::open_storage(of_folder(&path)?).await,
+            false => Err(OpenError::Absent { at: url.to_owned() }),
+        }
+    }
+
+    /// As [`Repo::open`], but makes the store, and its folder, where there is none.
+    pub async fn open_or_create(url: &str) -> Result<Repo, OpenError> {
+        let path = folder(url)?;
+        fs::create_dir_all(&path).map_err(|e| OpenError::Storage {
+            at: url.to_owned(),
+            source: StorageError::new(url, Box::new(e)),
+        })?;
+        let storage = of_folder(&path)?;
+        match Repo::create(&storage).await {
+            Err(OpenError::NotAStore { .. }) | Ok(()) => Repo::open_storage(storage).await,
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Writes what makes a place a store. The place must be empty.
+    pub async fn create(storage: &Storage) -> Result<(), OpenError> {
+        let at = storage.home.display().to_string();
+        let failed = |source| OpenError::Storage { at: at.clone(), source };
+        let io = |e| failed(StorageError::new(&at, Box::new(e)));
+        let exists = storage.home.join(MARKER).exists();
+        if exists || !is_empty(&storage.home).map_err(io)? {
+            return Err(OpenError::NotAStore { at });
+        }
+        let marker = Marker { format: FORMAT.to_owned(), chunker: CHUNKER.to_owned() };
+        let bytes = serde_json::to_vec(&marker).unwrap_or_default();
+        storage.put(&Key::from(MARKER), Bytes::from(bytes)).await.map_err(failed)
+    }
+
+    /// Opens a store wherever it is.
+    pub async fn open_storage(storage: Storage) -> Result<Repo, OpenError> {
+        let at = storage.home.display().to_string();
+        check_marker(&storage, &at).await?;
+        let database =
+            Database::open(&storage.home, true).await.map_err(|e| database_error(&at, e))?;
+        let failed = |source| OpenError::Storage { at: at.clone(), source };
+        let index = Index::open(storage.clone()).await.map_err(failed)?;
+        let repo = Repo { storage, database, index };
+        repo.catch_up().await.map_err(failed)?;
+        Ok(repo)
+    }
+
+    /// Brings the index up to date with the packs that exist: reads the tables
+    /// of those it does not list. Damaged packs are left to `check`.
+    pub(crate) async fn catch_up(&self) -> Result<(), StorageError> {
+        let packs = self.storage.packs().await?;
+        let exist: HashSet<_> = packs.iter().map(|(name, _)| *name).collect();
+        let missing: HashSet<_> = self.index.compare(&exist).into_iter().collect();
+        let todo: Vec<_> = packs.into_iter().filter(|(name, _)| missing.contains(name)).collect();
+        for batch in todo.chunks(REBUILD_BATCH) {
+            let mut tables = Vec::new();
+            for (name, len) in batch {
+                match packs::table(&self.storage, name, *len).await {
+                    Ok(entries) => tables.push((*name, entries)),
+                    Err(PackError::Decode(error)) => {
+                        tracing::warn!(pack = %name, %error, "pack is damaged; its chunks are lost");
+                    }
+                    Err(PackError::Storage(error)) => return Err(error),
+                }
+            }
+            if !tables.is_empty() {
+                self.index.add(&tables).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a folder has nothing, or only what is left of a marker that was not
+/// written to its end.
+fn is_empty(folder: &Path) -> std::io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        if !entry?.file_name().to_string_lossy().starts_with(MARKER) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn of_folder(path: &Path) -> Result<Storage, OpenError> {
+    let at = path.display().to_string();
+    Storage::folder(path).map_err(|source| OpenError::Storage { at, source })
+}
+
+async fn check_marker(storage: &Storage, at: &str) -> Result<(), OpenError> {
+    let at = at.to_owned();
+    let bytes = match storage.get(&Key::from(MARKER), MARKER_BYTES_MAX).await {
+        Ok(bytes) => bytes,
+        Err(StorageError::Missing { .. }) => {
+            return Err(match is_empty(&storage.home) {
+                Ok(true) => OpenError::Absent { at },
+                _ => OpenError::NotAStore { at },
+            });
+        }
+        Err(source) => return Err(OpenError::Storage { at, source }),
+    };
+    #[derive(Deserialize)]
+    struct Head {
+        format: String,
+    }
+    let Ok(Head { format }) = serde_json::from_slice(&bytes) else {
+        return Err(OpenError::Marker { at });
+    };
+    let version = format.strip_prefix(FORMAT_FAMILY).and_then(|text| text.parse::<u32>().ok());
+    match version {
+        Some(1) if format == FORMAT => {}
+        Some(2..) => return Err(OpenError::Newer { at, found: format }),
+        _ => return Err(OpenError::Marker { at }),
+    }
+    match serde_json::from_slice::<Marker>(&bytes) {
+        Ok(marker) if marker.chunker == CHUNKER => Ok(()),
+        Ok(marker) => Err(OpenError::Newer { at, found: marker.chunker }),
+        Err(_) => Err(OpenError::Marker { at }),
+    }
+}
+
+fn database_error(at: &str, error: MigrateError) -> OpenError {
+    let at = at.to_owned();
+    match error {
+        MigrateError::VersionMissing(version) => {
+            OpenError::Newer { at, found: format!("store.db with migration {version}") }
+        }
+        MigrateError::Execute(source) => {
+            OpenError::Storage { at, source: database::failed(source) }
+        }
+        other => OpenError::Database { at, source: Box::new(other) },
+    }
+}

@@ -1,0 +1,109 @@
+//! Packs as they are: their tables, and their bytes for those who ask.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
+use store_format::pack::{self, Entry, Trailer};
+use store_format::{DecodeError, PackName};
+
+use crate::storage::{Storage, StorageError, pack_key};
+
+/// Bytes of a pack that are read from a file at a time.
+const READ: u64 = 256 << 10;
+
+/// Why a pack's table could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PackError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+/// Reads the table of a pack of `len` bytes.
+pub(crate) async fn table(
+    storage: &Storage,
+    name: &PackName,
+    len: u64,
+) -> Result<Vec<Entry>, PackError> {
+    const TRAILER: u64 = Trailer::LEN as u64;
+    let truncated = || DecodeError::Truncated { what: "a pack" };
+    let key = pack_key(name);
+    let at = len.checked_sub(TRAILER).ok_or_else(truncated)?;
+    let trailer = storage.get_range(&key, at..len).await?;
+    let trailer = Trailer::decode(trailer.first_chunk().ok_or_else(truncated)?)?;
+    let offset = trailer.table_offset(len)?;
+    let header = storage.get_range(&key, 0..pack::HEADER_LEN as u64).await?;
+    pack::check_header(&header)?;
+    let bytes = match trailer.table_len() {
+        0 => Bytes::new(),
+        _ => storage.get_range(&key, offset..at).await?,
+    };
+    Ok(pack::decode_table(&trailer, &bytes, offset)?)
+}
+
+/// Some bytes of a pack, as a stream.
+pub struct PackRead {
+    /// Bytes of the whole pack.
+    pub pack_len: u64,
+    /// Which of them come.
+    pub range: Range<u64>,
+    /// The bytes.
+    pub bytes: PackBytes,
+}
+
+/// The bytes of a [`PackRead`], in order.
+pub type PackBytes = BoxStream<'static, Result<Bytes, StorageError>>;
+
+/// Opens a pack; without a range, all of it. The range must lie in the pack.
+pub(crate) async fn open(
+    storage: &Storage,
+    name: &PackName,
+    range: Option<Range<u64>>,
+) -> Result<PackRead, StorageError> {
+    let key = pack_key(name);
+    let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
+    let found = storage.objects.get_opts(&key, options).await.map_err(|e| match e {
+        object_store::Error::NotFound { .. } => StorageError::Missing { key: key.to_string() },
+        other => StorageError::new(key.as_ref(), Box::new(other)),
+    })?;
+    let (pack_len, range) = (found.meta.size, found.range.clone());
+    let name = key.to_string();
+    let bytes = match found.payload {
+        GetResultPayload::File(file, _) => file_stream(file, range.clone(), name),
+        GetResultPayload::Stream(bytes) => {
+            bytes.map(move |bytes| bytes.map_err(|e| StorageError::new(&name, Box::new(e)))).boxed()
+        }
+    };
+    Ok(PackRead { pack_len, range, bytes })
+}
+
+/// As the backend's own stream, in larger pieces: each costs a hand-over to
+/// another thread and back.
+fn file_stream(file: File, range: Range<u64>, key: String) -> PackBytes {
+    stream::try_unfold((file, range, key), |(mut file, range, key)| async move {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let end = range.end.min(range.start.saturating_add(READ));
+        let read = tokio::task::spawn_blocking(move || {
+            let mut buffer = Vec::new();
+            file.seek(SeekFrom::Start(range.start))?;
+            (&mut file).take(end - range.start).read_to_end(&mut buffer)?;
+            std::io::Result::Ok((file, buffer))
+        });
+        let failed = |e| StorageError::new(&key, e);
+        let (file, buffer) =
+            read.await.map_err(|e| failed(Box::new(e)))?.map_err(|e| failed(Box::new(e)))?;
+        if buffer.len() as u64 != end - range.start {
+            return Err(failed("it became shorter while it was read".into()));
+        }
+        Ok(Some((Bytes::from(buffer), (file, end..range.end, key))))
+    })
+    .boxed()
+}
