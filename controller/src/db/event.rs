@@ -1,0 +1,154 @@
+//! Boots and events.
+
+use wire::admin::{LogEntry, UnixMs};
+use wire::{Event, EventKind, MachineId, RunId};
+
+use super::{Connection, DbError, from_json, from_sql, parsed, to_json, to_sql};
+
+/// Up to which number the events of a boot are recorded; none where the boot
+/// never checked in.
+pub(crate) async fn seq(
+    c: &mut Connection,
+    machine: &MachineId,
+    boot: &str,
+) -> Result<Option<u64>, DbError> {
+    let row: Option<(i64,)> =
+        sqlx::query_as("SELECT seq FROM boots WHERE machine = $1 AND boot = $2")
+            .bind(machine.as_str())
+            .bind(boot)
+            .fetch_optional(c)
+            .await?;
+    row.map(|(seq,)| from_sql(seq, "boots.seq")).transpose()
+}
+
+/// Records that a boot checked in, unless it has before.
+pub(crate) async fn begin(
+    c: &mut Connection,
+    machine: &MachineId,
+    boot: &str,
+    now: UnixMs,
+) -> Result<(), DbError> {
+    let sql = "INSERT INTO boots (machine, boot, first_seen, seq) VALUES ($1, $2, $3, 0) \
+               ON CONFLICT (machine, boot) DO NOTHING";
+    sqlx::query(sql)
+        .bind(machine.as_str())
+        .bind(boot)
+        .bind(to_sql(now, "boots.first_seen")?)
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+/// Records up to which number the events of a boot are recorded.
+pub(crate) async fn put_seq(
+    c: &mut Connection,
+    machine: &MachineId,
+    boot: &str,
+    seq: u64,
+) -> Result<(), DbError> {
+    sqlx::query("UPDATE boots SET seq = $3 WHERE machine = $1 AND boot = $2")
+        .bind(machine.as_str())
+        .bind(boot)
+        .bind(to_sql(seq, "boots.seq")?)
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+/// Records one event.
+pub(crate) async fn add(
+    c: &mut Connection,
+    machine: &MachineId,
+    record: u64,
+    boot: &str,
+    event: &Event,
+    now: UnixMs,
+) -> Result<(), DbError> {
+    let sql = "INSERT INTO events (machine, record, boot, seq, uptime_ms, received, run, \
+               attempt, event, kind) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    let word = match &event.kind {
+        EventKind::StepStarted { .. } => "step-started",
+        EventKind::StepProgress { .. } => "step-progress",
+        EventKind::StepEnded { .. } => "step-ended",
+        EventKind::Planned { .. } => "planned",
+        EventKind::Log { .. } => "log",
+        EventKind::Unknown => "unknown",
+    };
+    sqlx::query(sql)
+        .bind(machine.as_str())
+        .bind(to_sql(record, "events.record")?)
+        .bind(boot)
+        .bind(to_sql(event.seq, "events.seq")?)
+        .bind(to_sql(event.uptime_ms, "events.uptime_ms")?)
+        .bind(to_sql(now, "events.received")?)
+        .bind(event.run.as_ref().map(RunId::as_str))
+        .bind(i64::from(event.attempt))
+        .bind(word)
+        .bind(to_json(&event.kind, "events.kind")?)
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+/// Whose log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Of<'a> {
+    Machine(&'a MachineId),
+    Run(&'a RunId),
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    record: i64,
+    boot: String,
+    seq: i64,
+    uptime_ms: i64,
+    received: i64,
+    run: Option<String>,
+    attempt: i64,
+    kind: String,
+}
+
+impl TryFrom<Row> for LogEntry {
+    type Error = DbError;
+
+    fn try_from(row: Row) -> Result<LogEntry, DbError> {
+        Ok(LogEntry {
+            record: from_sql(row.record, "events.record")?,
+            received: from_sql(row.received, "events.received")?,
+            boot: row.boot,
+            seq: from_sql(row.seq, "events.seq")?,
+            uptime_ms: from_sql(row.uptime_ms, "events.uptime_ms")?,
+            run: row.run.map(|run| parsed(&run, "events.run")).transpose()?,
+            attempt: from_sql(row.attempt, "events.attempt")?,
+            kind: from_json(&row.kind, "events.kind")?,
+        })
+    }
+}
+
+/// Events after a record number, in order.
+pub(crate) async fn list(
+    c: &mut Connection,
+    of: Of<'_>,
+    since: u64,
+    limit: u32,
+) -> Result<Vec<LogEntry>, DbError> {
+    let of_machine =
+        "SELECT * FROM events WHERE machine = $1 AND record > $2 ORDER BY record LIMIT $3";
+    let of_run = "SELECT * FROM events WHERE run = $1 AND record > $2 ORDER BY record LIMIT $3";
+    let query = match of {
+        Of::Machine(id) => sqlx::query_as(of_machine).bind(id.as_str()),
+        Of::Run(id) => sqlx::query_as(of_run).bind(id.as_str()),
+    };
+    // A caller may ask for anything; there is no record beyond what SQL can count.
+    let since = i64::try_from(since).unwrap_or(i64::MAX);
+    let rows: Vec<Row> = query.bind(since).bind(i64::from(limit)).fetch_all(c).await?;
+    rows.into_iter().map(LogEntry::try_from).collect()
+}
+
+/// Events of a run that are not log lines, all of them, in order.
+pub(crate) async fn steps(c: &mut Connection, run: &RunId) -> Result<Vec<LogEntry>, DbError> {
+    let sql = "SELECT * FROM events WHERE run = $1 AND event <> 'log' ORDER BY record";
+    let rows: Vec<Row> = sqlx::query_as(sql).bind(run.as_str()).fetch_all(c).await?;
+    rows.into_iter().map(LogEntry::try_from).collect()
+}

@@ -1,0 +1,203 @@
+//! Machines and what they are recognised by.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wire::admin::{MachineState, UnixMs};
+use wire::{FactValue, Facts, Inventory, MachineId, RunId};
+
+use super::{
+    Connection, DbError, from_json, from_sql, from_word, parsed, to_json, to_sql, to_word,
+};
+use crate::identity::{Fingerprint, Identifier, Kind};
+
+/// The record of one machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Machine {
+    pub id: MachineId,
+    pub state: MachineState,
+    /// Why it is held or failed.
+    pub reason: Option<String>,
+    /// Why an operator, or doubt about which machine this is, holds it.
+    pub held: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub inventory: Inventory,
+    /// Version of the agent.
+    pub agent: String,
+    /// The current run.
+    pub run: Option<RunId>,
+    pub first_seen: UnixMs,
+    pub last_seen: UnixMs,
+    /// How many events it has.
+    pub records: u64,
+}
+
+impl Machine {
+    /// What the policy is held against.
+    pub fn facts(&self) -> Facts {
+        facts(&self.inventory, &self.labels)
+    }
+}
+
+/// The facts of an inventory, and the labels.
+pub(crate) fn facts(inventory: &Inventory, labels: &BTreeMap<String, String>) -> Facts {
+    let mut facts = inventory.facts();
+    for (name, value) in labels {
+        facts.insert(format!("label.{name}"), FactValue::Text(value.clone()));
+    }
+    facts
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    state: String,
+    reason: Option<String>,
+    held: Option<String>,
+    labels: String,
+    inventory: String,
+    agent: String,
+    run: Option<String>,
+    first_seen: i64,
+    last_seen: i64,
+    records: i64,
+}
+
+impl TryFrom<Row> for Machine {
+    type Error = DbError;
+
+    fn try_from(row: Row) -> Result<Machine, DbError> {
+        Ok(Machine {
+            id: parsed(&row.id, "machines.id")?,
+            state: from_word(&row.state, "machines.state")?,
+            reason: row.reason,
+            held: row.held,
+            labels: from_json(&row.labels, "machines.labels")?,
+            inventory: from_json(&row.inventory, "machines.inventory")?,
+            agent: row.agent,
+            run: row.run.map(|run| parsed(&run, "machines.run")).transpose()?,
+            first_seen: from_sql(row.first_seen, "machines.first_seen")?,
+            last_seen: from_sql(row.last_seen, "machines.last_seen")?,
+            records: from_sql(row.records, "machines.records")?,
+        })
+    }
+}
+
+/// One machine.
+pub(crate) async fn get(c: &mut Connection, id: &MachineId) -> Result<Option<Machine>, DbError> {
+    let row: Option<Row> = sqlx::query_as("SELECT * FROM machines WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(c)
+        .await?;
+    row.map(Machine::try_from).transpose()
+}
+
+/// Machines whose ids come after this one, in order.
+pub(crate) async fn list(
+    c: &mut Connection,
+    after: Option<&MachineId>,
+    limit: u32,
+) -> Result<Vec<Machine>, DbError> {
+    let rows: Vec<Row> =
+        sqlx::query_as("SELECT * FROM machines WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(after.map_or("", MachineId::as_str))
+            .bind(i64::from(limit))
+            .fetch_all(c)
+            .await?;
+    rows.into_iter().map(Machine::try_from).collect()
+}
+
+/// Writes the whole record.
+pub(crate) async fn put(c: &mut Connection, machine: &Machine) -> Result<(), DbError> {
+    let sql = "INSERT INTO machines (id, state, reason, held, labels, inventory, agent, run, \
+               first_seen, last_seen, records) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+               ON CONFLICT (id) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
+               held = excluded.held, labels = excluded.labels, inventory = excluded.inventory, \
+               agent = excluded.agent, run = excluded.run, last_seen = excluded.last_seen, \
+               records = excluded.records";
+    sqlx::query(sql)
+        .bind(machine.id.as_str())
+        .bind(to_word(&machine.state, "machines.state")?)
+        .bind(&machine.reason)
+        .bind(&machine.held)
+        .bind(to_json(&machine.labels, "machines.labels")?)
+        .bind(to_json(&machine.inventory, "machines.inventory")?)
+        .bind(&machine.agent)
+        .bind(machine.run.as_ref().map(RunId::as_str))
+        .bind(to_sql(machine.first_seen, "machines.first_seen")?)
+        .bind(to_sql(machine.last_seen, "machines.last_seen")?)
+        .bind(to_sql(machine.records, "machines.records")?)
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+/// Machines that share an identifier with this fingerprint, with all of theirs.
+pub(crate) async fn sharing(
+    c: &mut Connection,
+    fingerprint: &Fingerprint,
+) -> Result<Vec<(MachineId, Fingerprint)>, DbError> {
+    let mut ids = BTreeSet::new();
+    for identifier in fingerprint {
+        ids.extend(with(c, identifier).await?);
+    }
+    let mut machines = Vec::new();
+    for id in ids {
+        let fingerprint = identifiers(c, &id).await?;
+        machines.push((id, fingerprint));
+    }
+    Ok(machines)
+}
+
+/// Machines that have this identifier.
+pub(crate) async fn with(
+    c: &mut Connection,
+    identifier: &Identifier,
+) -> Result<Vec<MachineId>, DbError> {
+    let sql = "SELECT machine FROM identifiers WHERE kind = $1 AND value = $2 ORDER BY machine";
+    let ids: Vec<(String,)> = sqlx::query_as(sql)
+        .bind(identifier.kind.name())
+        .bind(&identifier.value)
+        .fetch_all(c)
+        .await?;
+    ids.iter().map(|(id,)| parsed(id, "identifiers.machine")).collect()
+}
+
+/// What a machine is recognised by.
+pub(crate) async fn identifiers(
+    c: &mut Connection,
+    id: &MachineId,
+) -> Result<Fingerprint, DbError> {
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("SELECT kind, value FROM identifiers WHERE machine = $1")
+            .bind(id.as_str())
+            .fetch_all(c)
+            .await?;
+    let identifier = |(kind, value): (String, String)| match Kind::from_name(&kind) {
+        Some(kind) => Ok(Identifier { kind, value }),
+        None => Err(super::bad("identifiers.kind", &kind)),
+    };
+    rows.into_iter().map(identifier).collect()
+}
+
+/// Replaces what a machine is recognised by.
+pub(crate) async fn put_identifiers(
+    c: &mut Connection,
+    id: &MachineId,
+    fingerprint: &Fingerprint,
+) -> Result<(), DbError> {
+    if identifiers(c, id).await? == *fingerprint {
+        return Ok(());
+    }
+    let delete = sqlx::query("DELETE FROM identifiers WHERE machine = $1").bind(id.as_str());
+    delete.execute(&mut *c).await?;
+    for identifier in fingerprint {
+        sqlx::query("INSERT INTO identifiers (kind, value, machine) VALUES ($1, $2, $3)")
+            .bind(identifier.kind.name())
+            .bind(&identifier.value)
+            .bind(id.as_str())
+            .execute(&mut *c)
+            .await?;
+    }
+    Ok(())
+}

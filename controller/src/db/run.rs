@@ -1,0 +1,102 @@
+//! Runs.
+
+use wire::admin::UnixMs;
+use wire::{MachineId, RunId};
+
+use super::{
+    Connection, DbError, from_json, from_sql, from_word, parsed, to_json, to_sql, to_word,
+};
+use crate::state::{Run, Target};
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    machine: String,
+    rule: String,
+    reference: String,
+    image: String,
+    disk: String,
+    start: String,
+    state: String,
+    attempt: i64,
+    boot: String,
+    cause: Option<String>,
+    created: i64,
+    changed: i64,
+}
+
+impl TryFrom<Row> for Run {
+    type Error = DbError;
+
+    fn try_from(row: Row) -> Result<Run, DbError> {
+        Ok(Run {
+            id: parsed(&row.id, "runs.id")?,
+            machine: parsed(&row.machine, "runs.machine")?,
+            target: Target {
+                rule: row.rule,
+                reference: parsed(&row.reference, "runs.reference")?,
+                image: parsed(&row.image, "runs.image")?,
+                disk: from_json(&row.disk, "runs.disk")?,
+                start: from_word(&row.start, "runs.start")?,
+            },
+            state: from_word(&row.state, "runs.state")?,
+            attempt: from_sql(row.attempt, "runs.attempt")?,
+            boot: row.boot,
+            cause: row.cause,
+            created: from_sql::<UnixMs>(row.created, "runs.created")?,
+            changed: from_sql::<UnixMs>(row.changed, "runs.changed")?,
+        })
+    }
+}
+
+/// One run.
+pub(crate) async fn get(c: &mut Connection, id: &RunId) -> Result<Option<Run>, DbError> {
+    let row: Option<Row> = sqlx::query_as("SELECT * FROM runs WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(c)
+        .await?;
+    row.map(Run::try_from).transpose()
+}
+
+/// Runs of one machine, or of all, newest first.
+pub(crate) async fn list(
+    c: &mut Connection,
+    machine: Option<&MachineId>,
+    limit: u32,
+) -> Result<Vec<Run>, DbError> {
+    let of_machine = "SELECT * FROM runs WHERE machine = $1 ORDER BY created DESC, id LIMIT $2";
+    let of_all = "SELECT * FROM runs ORDER BY created DESC, id LIMIT $1";
+    let query = match machine {
+        Some(machine) => sqlx::query_as(of_machine).bind(machine.as_str()),
+        None => sqlx::query_as(of_all),
+    };
+    let rows: Vec<Row> = query.bind(i64::from(limit)).fetch_all(c).await?;
+    rows.into_iter().map(Run::try_from).collect()
+}
+
+/// Writes the whole record.
+pub(crate) async fn put(c: &mut Connection, run: &Run) -> Result<(), DbError> {
+    let sql = "INSERT INTO runs (id, machine, rule, reference, image, disk, start, state, \
+               attempt, boot, cause, created, changed) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+               ON CONFLICT (id) DO UPDATE SET state = excluded.state, \
+               attempt = excluded.attempt, boot = excluded.boot, cause = excluded.cause, \
+               changed = excluded.changed";
+    sqlx::query(sql)
+        .bind(run.id.as_str())
+        .bind(run.machine.as_str())
+        .bind(&run.target.rule)
+        .bind(run.target.reference.to_string())
+        .bind(run.target.image.to_string())
+        .bind(to_json(&run.target.disk, "runs.disk")?)
+        .bind(to_word(&run.target.start, "runs.start")?)
+        .bind(to_word(&run.state, "runs.state")?)
+        .bind(i64::from(run.attempt))
+        .bind(&run.boot)
+        .bind(&run.cause)
+        .bind(to_sql(run.created, "runs.created")?)
+        .bind(to_sql(run.changed, "runs.changed")?)
+        .execute(c)
+        .await?;
+    Ok(())
+}

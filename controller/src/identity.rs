@@ -1,0 +1,353 @@
+//! Which machine is this? Recognition by weighted identifiers, so that a
+//! machine stays itself when a card or a disk is swapped, and two machines
+//! that share an identifier stay two. Doubt is told, never guessed away.
+//!
+//! The rules, with their reasons, are in `docs/controller.md`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use wire::{Inventory, MachineId};
+
+/// What kind of identifier it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// SMBIOS UUID of the system.
+    Uuid,
+    /// Serial number of the system, with its manufacturer and model.
+    Serial,
+    /// Serial number of the main board, with the manufacturer.
+    Board,
+    /// Serial number of the chassis, with the manufacturer.
+    Chassis,
+    /// Permanent hardware address of a network card.
+    Mac,
+}
+
+/// The kinds of which a machine has one, and what each weighs, for when two
+/// say the same and against when they differ.
+const SINGLE: [(Kind, i32); 4] =
+    [(Kind::Uuid, 4), (Kind::Serial, 4), (Kind::Board, 2), (Kind::Chassis, 2)];
+
+/// What a shared network card weighs: less than a UUID, as cards move.
+const MAC_SHARED: i32 = 3;
+
+/// What it weighs that both have cards, and none in common: as much as a UUID,
+/// so that a UUID alone, which vendors have given out twice, decides nothing.
+const MAC_DISJOINT: i32 = 4;
+
+/// UUIDs that boards are sold with by the thousand.
+const UUIDS_BAD: [&str; 3] = [
+    "03000200-0400-0500-0006-000700080009",
+    "00020003-0004-0005-0006-000700080009",
+    "12345678-1234-5678-90ab-cddeefaabbcc",
+];
+
+/// Words that stand where nobody wrote a serial number.
+const SERIALS_BAD: [&str; 11] = [
+    "none",
+    "n/a",
+    "unknown",
+    "default string",
+    "not specified",
+    "not applicable",
+    "not available",
+    "to be filled by o.e.m.",
+    "system serial number",
+    "123456789",
+    "0123456789",
+];
+
+/// One thing that a machine is recognised by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Identifier {
+    /// What kind it is.
+    pub kind: Kind,
+    /// Its value, in one form however it was written.
+    pub value: String,
+}
+
+/// Everything that a machine is recognised by.
+pub type Fingerprint = BTreeSet<Identifier>;
+
+/// Which machine it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recognised {
+    /// None that is known.
+    New,
+    /// This one.
+    Known(MachineId),
+    /// It may be one of these, or none.
+    Doubtful(Vec<MachineId>),
+}
+
+/// The identifiers of an inventory, without those that identify nothing.
+pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
+    let system = &inventory.system;
+    let maker = clean(&system.manufacturer).unwrap_or_default();
+    let product = clean(&system.product).unwrap_or_default();
+    let serial = |text: &Option<String>| clean(text).filter(|serial| is_serial(serial));
+    let single = [
+        (Kind::Uuid, clean(&system.uuid).filter(|uuid| is_uuid(uuid))),
+        (Kind::Serial, serial(&system.serial).map(|serial| format!("{maker}/{product}/{serial}"))),
+        (Kind::Board, serial(&system.board_serial).map(|serial| format!("{maker}/{serial}"))),
+        (Kind::Chassis, serial(&system.chassis_serial).map(|serial| format!("{maker}/{serial}"))),
+    ];
+    let single = single.into_iter().filter_map(|(kind, value)| Some((kind, value?)));
+    let macs = inventory.nics.iter().filter_map(|nic| mac(&nic.mac)).map(|mac| (Kind::Mac, mac));
+    single.chain(macs).map(|(kind, value)| Identifier { kind, value }).collect()
+}
+
+/// Holds what was seen against machines that share an identifier with it.
+pub fn recognise(seen: &Fingerprint, known: &[(MachineId, Fingerprint)]) -> Recognised {
+    // All identifiers the same: it has been in doubt before, and is no longer.
+    let same: Vec<_> = known.iter().filter(|(_, stored)| stored == seen).collect();
+    if let [(id, _)] = same[..] {
+        return Recognised::Known(id.clone());
+    }
+    let scored: Vec<_> =
+        known.iter().filter_map(|(id, stored)| Some((id, score(seen, stored)?))).collect();
+    let for_it: Vec<_> = scored.iter().filter(|(_, score)| *score > 0).collect();
+    let undecided = scored.iter().filter(|(_, score)| *score >= 0);
+    match for_it[..] {
+        [(id, _)] => Recognised::Known((*id).clone()),
+        _ => match undecided.map(|(id, _)| (*id).clone()).collect::<Vec<_>>() {
+            ids if ids.is_empty() => Recognised::New,
+            ids => Recognised::Doubtful(ids),
+        },
+    }
+}
+
+/// How much speaks for two fingerprints being of one machine; none where they
+/// share nothing.
+fn score(seen: &Fingerprint, stored: &Fingerprint) -> Option<i32> {
+    seen.intersection(stored).next()?;
+    let mut score = 0;
+    for (kind, weight) in SINGLE {
+        if let (Some(seen), Some(stored)) = (of(seen, kind).next(), of(stored, kind).next()) {
+            score += if seen == stored { weight } else { -weight };
+        }
+    }
+    let cards: BTreeSet<_> = of(seen, Kind::Mac).collect();
+    let stored_cards: BTreeSet<_> = of(stored, Kind::Mac).collect();
+    if !cards.is_disjoint(&stored_cards) {
+        score += MAC_SHARED;
+    } else if !cards.is_empty() && !stored_cards.is_empty() {
+        score -= MAC_DISJOINT;
+    }
+    Some(score)
+}
+
+fn of(fingerprint: &Fingerprint, kind: Kind) -> impl Iterator<Item = &str> {
+    fingerprint.iter().filter(move |id| id.kind == kind).map(|id| id.value.as_str())
+}
+
+/// A UUID in the byte order of the other convention: firmware older than
+/// SMBIOS 2.6, and some DHCP clients, write its first three groups reversed.
+pub fn uuid_swapped(uuid: &str) -> Option<String> {
+    let groups: Vec<&str> = uuid.split('-').collect();
+    let [a, b, c, d, e] = groups[..] else { return None };
+    let reversed = |group: &str| -> Option<String> {
+        let mut bytes = hex_pairs(group)?;
+        bytes.reverse();
+        Some(bytes.concat())
+    };
+    Some(format!("{}-{}-{}-{d}-{e}", reversed(a)?, reversed(b)?, reversed(c)?))
+}
+
+fn hex_pairs(text: &str) -> Option<Vec<&str>> {
+    let ok = text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    ok.then(|| (0..text.len()).step_by(2).map(|i| &text[i..i + 2]).collect())
+}
+
+fn clean(text: &Option<String>) -> Option<String> {
+    let text = text.as_deref()?.trim().to_lowercase();
+    (!text.is_empty()).then_some(text)
+}
+
+fn is_uuid(text: &str) -> bool {
+    let groups: Vec<usize> = text.split('-').map(str::len).collect();
+    let digits = text.replace('-', "");
+    // One byte sixteen times over: all zero, all FF, all FE.
+    let varied = hex_pairs(&digits).is_some_and(|pairs| BTreeSet::from_iter(pairs).len() > 1);
+    groups == [8, 4, 4, 4, 12] && varied && !UUIDS_BAD.contains(&text)
+}
+
+fn is_serial(text: &str) -> bool {
+    let first = text.chars().next();
+    text.len() > 2
+        && text.chars().any(|c| Some(c) != first)
+        && !text.contains("o.e.m")
+        && !SERIALS_BAD.contains(&text)
+}
+
+/// A hardware address in lower case with colons, unless it cannot be one
+/// card's own: all zero, or a group address.
+pub fn mac(text: &str) -> Option<String> {
+    let digits = text.trim().to_lowercase().replace([':', '-'], "");
+    let pairs = hex_pairs(&digits)?;
+    let first = u8::from_str_radix(pairs.first()?, 16).ok()?;
+    let own = pairs.len() == 6 && first & 1 == 0 && pairs.iter().any(|pair| *pair != "00");
+    own.then(|| pairs.join(":"))
+}
+
+impl Kind {
+    /// Its name in the database and in lists.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Uuid => "uuid",
+            Kind::Serial => "serial",
+            Kind::Board => "board",
+            Kind::Chassis => "chassis",
+            Kind::Mac => "mac",
+        }
+    }
+
+    /// The kind of a name.
+    pub fn from_name(name: &str) -> Option<Kind> {
+        let kinds = [Kind::Uuid, Kind::Serial, Kind::Board, Kind::Chassis, Kind::Mac];
+        kinds.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl fmt::Display for Identifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind.name(), self.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::{Nic, System};
+
+    fn seen(text: &str) -> Fingerprint {
+        text.split_whitespace()
+            .map(|item| {
+                let (kind, value) = item.split_once(':').unwrap();
+                Identifier { kind: Kind::from_name(kind).unwrap(), value: value.into() }
+            })
+            .collect()
+    }
+
+    fn check(now: &str, stored: &[&str]) -> String {
+        let known: Vec<_> = stored
+            .iter()
+            .enumerate()
+            .map(|(i, text)| (format!("m{i}").parse().unwrap(), seen(text)))
+            .collect();
+        match recognise(&seen(now), &known) {
+            Recognised::New => "new".into(),
+            Recognised::Known(id) => id.to_string(),
+            Recognised::Doubtful(ids) => {
+                ids.iter().map(|id| format!("{id}?")).collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+
+    #[test]
+    fn machines_are_recognised_or_told_apart_or_in_doubt() {
+        let full = "uuid:u serial:s board:b chassis:c mac:1";
+        let table: [(&str, &[&str], &str, &str); 18] = [
+            ("never seen", &[], full, "new"),
+            ("nothing in common", &[full], "uuid:v mac:2", "new"),
+            ("itself", &[full], full, "m0"),
+            ("another card", &[full], "uuid:u serial:s board:b chassis:c mac:2", "m0"),
+            ("one card more", &[full], "uuid:u serial:s board:b chassis:c mac:1 mac:2", "m0"),
+            (
+                "another UUID after an update",
+                &[full],
+                "uuid:v serial:s board:b chassis:c mac:1",
+                "m0",
+            ),
+            ("UUID not reported", &[full], "serial:s board:b chassis:c mac:1", "m0"),
+            (
+                "another board with its cards",
+                &[full],
+                "uuid:v serial:s board:d chassis:c mac:2",
+                "new",
+            ),
+            ("only a card", &["mac:1"], "mac:1", "m0"),
+            ("a card and what was not known before", &["mac:1"], "uuid:u mac:1", "m0"),
+            ("two machines with one card address", &["uuid:u mac:1"], "uuid:v mac:1", "new"),
+            (
+                "a card moved from one known machine to another",
+                &["uuid:u mac:1", "uuid:v mac:2"],
+                "uuid:v mac:1 mac:2",
+                "m1",
+            ),
+            ("one UUID in two machines, or a new card", &["uuid:u mac:1"], "uuid:u mac:2", "m0?"),
+            (
+                "the same once more, with its own record",
+                &["uuid:u mac:1", "uuid:u mac:2"],
+                "uuid:u mac:2",
+                "m1",
+            ),
+            ("the other of the two", &["uuid:u mac:1", "uuid:u mac:2"], "uuid:u mac:1", "m0"),
+            ("a third one", &["uuid:u mac:1", "uuid:u mac:2"], "uuid:u mac:3", "m0? m1?"),
+            ("cards of two machines in one", &["mac:1", "mac:2"], "mac:1 mac:2", "m0? m1?"),
+            (
+                "no card reported, one UUID in two",
+                &["uuid:u mac:1", "uuid:u mac:2"],
+                "uuid:u",
+                "m0? m1?",
+            ),
+        ];
+        for (what, stored, now, expected) in table {
+            assert_eq!(check(now, stored), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn only_what_identifies_is_taken() {
+        let inventory = |uuid: &str, serial: &str, macs: &[&str]| Inventory {
+            system: System {
+                manufacturer: Some(" Acme ".into()),
+                product: Some("X1".into()),
+                uuid: Some(uuid.into()),
+                serial: Some(serial.into()),
+                ..System::default()
+            },
+            nics: macs.iter().map(|m| Nic { mac: (*m).into(), ..Nic::default() }).collect(),
+            ..Inventory::default()
+        };
+        let names = |inventory: &Inventory| {
+            fingerprint(inventory).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let good =
+            inventory("4C4C4544-0042-3510-8052-B4C04F4E3132", "ABC123", &["52-54-00-AB-CD-EF"]);
+        assert_eq!(
+            names(&good),
+            [
+                "uuid:4c4c4544-0042-3510-8052-b4c04f4e3132",
+                "serial:acme/x1/abc123",
+                "mac:52:54:00:ab:cd:ef"
+            ]
+        );
+        for uuid in [
+            "00000000-0000-0000-0000-000000000000",
+            "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
+            "03000200-0400-0500-0006-000700080009",
+            "not a uuid",
+            "",
+        ] {
+            assert_eq!(names(&inventory(uuid, "ABC123", &[])), ["serial:acme/x1/abc123"], "{uuid}");
+        }
+        let uuid = "4c4c4544-0042-3510-8052-b4c04f4e3132";
+        for serial in ["", " ", "0", "00000000", "To Be Filled By O.E.M.", "Default string", "N/A"]
+        {
+            assert_eq!(names(&inventory(uuid, serial, &[])).len(), 1, "{serial}");
+        }
+        let macs =
+            ["00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "52:54", "x", "ö"];
+        assert_eq!(names(&inventory("", "", &macs)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_uuid_has_two_byte_orders() {
+        let swapped = uuid_swapped("4c4c4544-0042-3510-8052-b4c04f4e3132");
+        assert_eq!(swapped.as_deref(), Some("44454c4c-4200-1035-8052-b4c04f4e3132"));
+        assert_eq!(uuid_swapped("x"), None);
+        assert_eq!(uuid_swapped("é-é-é-é-é"), None);
+    }
+}

@@ -1,0 +1,106 @@
+//! From the facts of a machine to what shall become of it: ordered rules, the
+//! first that matches decides. The file format is in `docs/policy.md`.
+
+mod file;
+mod read;
+
+use std::fmt;
+
+use wire::admin::{PolicyCheck, PolicyProblem, RuleTrace};
+use wire::expr::Expr;
+use wire::{DiskChoice, Facts, Reference, Start};
+
+pub(crate) use file::chain;
+pub use file::{PolicyError, PolicyFile};
+
+/// Longest policy file, in bytes.
+pub const BYTES_MAX: usize = 1 << 20;
+/// Most rules of a policy; each is held against every machine that checks in.
+pub const RULES_MAX: usize = 1000;
+
+/// Ordered rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    rules: Vec<Rule>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name, unique in the policy.
+    pub name: String,
+    /// Which machines it is for; all where absent.
+    pub when: Option<Expr>,
+    /// What it says of them.
+    pub outcome: Outcome,
+}
+
+/// What a rule says of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Run an image.
+    Image(ImageOutcome),
+    /// Wait, for this reason.
+    Hold(String),
+    /// Refuse the machine, for this reason.
+    Fail(String),
+}
+
+/// An image, and how it is put on a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageOutcome {
+    /// The image.
+    pub reference: Reference,
+    /// Which disk it goes to.
+    pub disk: DiskChoice,
+    /// How it is started.
+    pub start: Start,
+}
+
+impl Policy {
+    /// Reads the text of a policy file; every problem is found at once.
+    pub fn parse(text: &str) -> Result<Policy, Vec<PolicyProblem>> {
+        let (rules, problems) = read::read(text);
+        if problems.is_empty() { Ok(Policy { rules }) } else { Err(problems) }
+    }
+
+    /// What is wrong with the text of a policy file.
+    pub fn check(text: &str) -> PolicyCheck {
+        let (rules, problems) = read::read(text);
+        PolicyCheck { rules: rules.into_iter().map(|rule| rule.name).collect(), problems }
+    }
+
+    /// The rules, in order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The rule that decides about a machine with these facts.
+    pub fn decide(&self, facts: &Facts) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.when.as_ref().is_none_or(|when| when.matches(facts)))
+    }
+
+    /// How every rule comes out for these facts, in order.
+    pub fn why(&self, facts: &Facts) -> Vec<RuleTrace> {
+        let trace = |rule: &Rule| {
+            let when = rule.when.as_ref().map(|when| when.trace(facts));
+            RuleTrace {
+                name: rule.name.clone(),
+                outcome: rule.outcome.to_string(),
+                matched: when.as_ref().is_none_or(|when| when.matched),
+                when,
+            }
+        };
+        self.rules.iter().map(trace).collect()
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Image(image) => write!(f, "image {}", image.reference),
+            Outcome::Hold(reason) => write!(f, "hold: {reason}"),
+            Outcome::Fail(reason) => write!(f, "fail: {reason}"),
+        }
+    }
+}

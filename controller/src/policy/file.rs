@@ -1,0 +1,203 @@
+//! The policy file on disk, read again whenever it changes.
+
+use std::fmt;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use wire::admin::{PolicyProblem, PolicyStatus};
+
+use super::{BYTES_MAX, Policy};
+
+/// A policy that follows its file. A file that changes into something wrong
+/// leaves the policy before it in force, and says so.
+#[derive(Debug)]
+pub struct PolicyFile {
+    path: PathBuf,
+    loaded: Mutex<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    policy: Arc<Policy>,
+    stamp: Option<Stamp>,
+    error: Option<String>,
+}
+
+/// What changes when a file is written or replaced.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    bytes: u64,
+    inode: u64,
+}
+
+/// Why a policy file is not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// It cannot be read.
+    #[error("the policy {path:?} cannot be read: create it (docs/policy.md) or name another file")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It can be read and is wrong.
+    #[error("the policy has problems:\n{}", Lines { path, problems })]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problems: Vec<PolicyProblem>,
+    },
+}
+
+struct Lines<'a> {
+    path: &'a Path,
+    problems: &'a [PolicyProblem],
+}
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, PolicyProblem { line, column, message }) in self.problems.iter().enumerate() {
+            let end = if i == 0 { "" } else { "\n" };
+            write!(f, "{end}{}:{line}:{column}: {message}", self.path.display())?;
+        }
+        Ok(())
+    }
+}
+
+impl PolicyFile {
+    /// Reads a policy file for the first time; it has to be right.
+    pub fn open(path: impl Into<PathBuf>) -> Result<PolicyFile, PolicyError> {
+        let path = path.into();
+        let stamp = stamp(&path);
+        let policy = Arc::new(load(&path)?);
+        Ok(PolicyFile { path, loaded: Mutex::new(Loaded { policy, stamp, error: None }) })
+    }
+
+    /// A policy without a file, which never changes.
+    pub fn fixed(policy: Policy) -> PolicyFile {
+        let loaded = Loaded { policy: Arc::new(policy), stamp: None, error: None };
+        PolicyFile { path: PathBuf::new(), loaded: Mutex::new(loaded) }
+    }
+
+    /// The policy in force. Reads the file again where it has changed, which
+    /// costs one look at its metadata where it has not.
+    pub fn current(&self) -> Arc<Policy> {
+        self.refreshed().policy.clone()
+    }
+
+    /// What is in force, and what is wrong with the file as it is now.
+    pub fn status(&self) -> PolicyStatus {
+        let loaded = self.refreshed();
+        PolicyStatus {
+            file: self.path.display().to_string(),
+            rules: loaded.policy.rules().iter().map(|rule| rule.name.clone()).collect(),
+            error: loaded.error.clone(),
+        }
+    }
+
+    fn refreshed(&self) -> MutexGuard<'_, Loaded> {
+        // A panic elsewhere leaves nothing half-done in here: fields are set at once.
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.path.as_os_str().is_empty() {
+            return loaded;
+        }
+        // Taken before reading: a file written meanwhile is read again next time.
+        let stamp = stamp(&self.path);
+        if stamp != loaded.stamp {
+            loaded.stamp = stamp;
+            match load(&self.path) {
+                Ok(policy) => {
+                    tracing::info!(file = %self.path.display(), rules = policy.rules().len(), "policy read again");
+                    (loaded.policy, loaded.error) = (Arc::new(policy), None);
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::error!(%error, "the policy before it stays in force");
+                    loaded.error = Some(error);
+                }
+            }
+        }
+        loaded
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = path.metadata().ok()?;
+    Some(Stamp { modified: metadata.modified().ok(), bytes: metadata.len(), inode: metadata.ino() })
+}
+
+fn load(path: &Path) -> Result<Policy, PolicyError> {
+    let unreadable = |source| PolicyError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    // One byte more than allowed is enough to be refused for its length.
+    let limit = u64::try_from(BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(limit).read_to_string(&mut text).map_err(unreadable)?;
+    Policy::parse(&text).map_err(|problems| PolicyError::Wrong { path: path.to_owned(), problems })
+}
+
+/// An error with all its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "[[rule]]\nname = 'a'\nhold = 'wait'\n";
+
+    fn write(path: &Path, text: &str) {
+        // Replaced, not rewritten: the stamp differs whatever the clock's grain.
+        let new = path.with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, path).unwrap();
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again_and_a_broken_one_keeps_the_old_policy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.toml");
+        write(&path, GOOD);
+        let file = PolicyFile::open(&path).unwrap();
+        assert_eq!(file.status().rules, ["a"]);
+
+        write(&path, "[[rule]]\nname = 'b'\nhold = 4\n");
+        assert_eq!(file.current().rules()[0].name, "a");
+        let error = file.status().error.unwrap();
+        assert!(
+            error.ends_with("policy.toml:3:8: hold is a text in quotes, not integer"),
+            "{error}"
+        );
+
+        write(&path, &GOOD.replace('a', "c"));
+        assert_eq!((file.status().rules, file.status().error), (vec!["c".to_owned()], None));
+
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(file.status().rules, ["c"]);
+        assert!(file.status().error.unwrap().contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_first_file_has_to_be_there_and_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.toml");
+        assert!(matches!(PolicyFile::open(&path), Err(PolicyError::Read { .. })));
+        write(&path, "[[rule]]\n");
+        let error = PolicyFile::open(&path).unwrap_err().to_string();
+        assert!(error.contains("policy.toml:1:1: this rule has no name"), "{error}");
+    }
+}

@@ -1,0 +1,256 @@
+//! The policy file's TOML, read by hand so that every problem is told at once,
+//! each with its place and what is allowed there.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+use wire::admin::PolicyProblem;
+use wire::expr::{Expr, nearest, position, size};
+use wire::{DiskChoice, Start};
+
+use super::{BYTES_MAX, ImageOutcome, Outcome, RULES_MAX, Rule};
+
+const RULE_KEYS: [&str; 7] = ["name", "when", "image", "disk", "start", "hold", "fail"];
+const DISK_KEYS: [&str; 5] = ["serial", "wwid", "model", "size-min", "size-max"];
+const STARTS: [(&str, Start); 3] =
+    [("kexec", Start::Kexec), ("reboot", Start::Reboot), ("power-off", Start::PowerOff)];
+
+/// Longest name of a rule, and longest reason of a hold, in bytes.
+const TEXT_BYTES_MAX: usize = 1024;
+
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// The rules that could be read, and what is wrong, in the order of the text.
+pub(super) fn read(text: &str) -> (Vec<Rule>, Vec<PolicyProblem>) {
+    let mut reader = Reader { text, problems: Vec::new() };
+    let rules = reader.document();
+    let mut problems = reader.problems;
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    (rules, problems)
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    problems: Vec<PolicyProblem>,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, span: Range<usize>, message: impl Into<String>) {
+        let (line, column) = position(self.text, span.start);
+        self.problems.push(PolicyProblem { line, column, message: message.into() });
+    }
+
+    fn document(&mut self) -> Vec<Rule> {
+        if self.text.len() > BYTES_MAX {
+            let message = format!("a policy of {} bytes: {BYTES_MAX} are most", self.text.len());
+            self.problem(0..0, message);
+            return Vec::new();
+        }
+        let (document, errors) = DeTable::parse_recoverable(self.text);
+        for error in &errors {
+            self.problem(error.span().unwrap_or(0..0), format!("not TOML: {}", error.message()));
+        }
+        if !errors.is_empty() {
+            return Vec::new();
+        }
+        let document = document.into_inner();
+        self.unknown_keys(&document, &["rule"], "a policy has");
+        match document.get("rule") {
+            None => Vec::new(),
+            Some(value) => match value.get_ref() {
+                DeValue::Array(rules) => self.rules(rules),
+                _ => {
+                    self.problem(value.span(), "rules are written as [[rule]], with two brackets");
+                    Vec::new()
+                }
+            },
+        }
+    }
+
+    fn rules(&mut self, values: &DeArray<'_>) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        // Lines of the names seen, and the rule that leaves nothing to later ones.
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let mut last: Option<(String, usize)> = None;
+        for value in values.iter() {
+            if rules.len() == RULES_MAX {
+                self.problem(value.span(), format!("too many rules: {RULES_MAX} are most"));
+                break;
+            }
+            let DeValue::Table(table) = value.get_ref() else {
+                self.problem(value.span(), "rules are written as [[rule]], with two brackets");
+                continue;
+            };
+            let line = position(self.text, value.span().start).0;
+            if let Some((name, line)) = &last {
+                let message = format!(
+                    "this rule is never reached: rule {name:?} in line {line} has no \"when\", \
+                     so it always matches; move that one to the end"
+                );
+                self.problem(value.span(), message);
+            }
+            let Some(rule) = self.rule(value.span(), table) else { continue };
+            if let Some(line) = seen.insert(rule.name.clone(), line) {
+                let message = format!("a rule named {:?} stands in line {line} already", rule.name);
+                self.problem(table.get("name").map_or(value.span(), Spanned::span), message);
+            }
+            if rule.when.is_none() && !table.contains_key("when") && last.is_none() {
+                last = Some((rule.name.clone(), line));
+            }
+            rules.push(rule);
+        }
+        rules
+    }
+
+    fn rule(&mut self, span: Range<usize>, table: &DeTable<'_>) -> Option<Rule> {
+        self.unknown_keys(table, &RULE_KEYS, "a rule has");
+        let name = match table.get("name") {
+            Some(value) => self.string(value, "name"),
+            None => {
+                self.problem(span.clone(), "this rule has no name: add name = \"…\"");
+                None
+            }
+        };
+        let when = table.get("when").and_then(|value| self.when(value));
+        let outcome = self.outcome(span, table);
+        Some(Rule { name: name?, when, outcome: outcome? })
+    }
+
+    fn outcome(&mut self, span: Range<usize>, table: &DeTable<'_>) -> Option<Outcome> {
+        let given: Vec<_> =
+            ["image", "hold", "fail"].into_iter().filter(|key| table.contains_key(*key)).collect();
+        let [key] = given[..] else {
+            let message = match given.is_empty() {
+                true => "this rule says nothing: add one of image, hold or fail".to_owned(),
+                false => format!("this rule has {}: leave only one", given.join(" and ")),
+            };
+            self.problem(span, message);
+            return None;
+        };
+        let value = table.get(key)?;
+        if key == "image" {
+            return self.image(value, table).map(Outcome::Image);
+        }
+        for only in ["disk", "start"] {
+            if let Some(value) = table.get(only) {
+                self.problem(value.span(), format!("{only} goes with image, not with {key}"));
+            }
+        }
+        let reason = self.string(value, key)?;
+        Some(if key == "hold" { Outcome::Hold(reason) } else { Outcome::Fail(reason) })
+    }
+
+    fn image(&mut self, value: &Value<'_>, table: &DeTable<'_>) -> Option<ImageOutcome> {
+        let reference = self.string(value, "image").and_then(|text| match text.parse() {
+            Ok(reference) => Some(reference),
+            Err(error) => {
+                self.problem(value.span(), format!("{error}"));
+                None
+            }
+        });
+        let disk = table.get("disk").map_or(Some(DiskChoice::default()), |disk| self.disk(disk));
+        let start = table.get("start").map_or(Some(Start::default()), |start| self.start(start));
+        Some(ImageOutcome { reference: reference?, disk: disk?, start: start? })
+    }
+
+    fn start(&mut self, value: &Value<'_>) -> Option<Start> {
+        let text = self.string(value, "start")?;
+        let start = STARTS.iter().find(|(name, _)| *name == text).map(|(_, start)| *start);
+        if start.is_none() {
+            let names = STARTS.map(|(name, _)| name).join(", ");
+            self.problem(value.span(), format!("start is one of {names}, not {text:?}"));
+        }
+        start
+    }
+
+    fn disk(&mut self, value: &Value<'_>) -> Option<DiskChoice> {
+        let DeValue::Table(table) = value.get_ref() else {
+            let message = format!("disk is a table of {}", DISK_KEYS.join(", "));
+            self.problem(value.span(), message);
+            return None;
+        };
+        self.unknown_keys(table, &DISK_KEYS, "a disk has");
+        let disk = DiskChoice {
+            serial: table.get("serial").and_then(|value| self.string(value, "serial")),
+            wwid: table.get("wwid").and_then(|value| self.string(value, "wwid")),
+            model: table.get("model").and_then(|value| self.string(value, "model")),
+            size_bytes_min: table.get("size-min").and_then(|value| self.size(value)),
+            size_bytes_max: table.get("size-max").and_then(|value| self.size(value)),
+        };
+        if let (Some(min), Some(max)) = (disk.size_bytes_min, disk.size_bytes_max)
+            && min > max
+        {
+            self.problem(value.span(), "no disk fits: size-min is more than size-max");
+        }
+        Some(disk)
+    }
+
+    fn size(&mut self, value: &Value<'_>) -> Option<u64> {
+        let text = match value.get_ref() {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Integer(bytes) => bytes.to_string(),
+            other => {
+                let message = format!(
+                    "a size is written as \"100 GiB\" or in bytes, not as {}",
+                    other.type_str()
+                );
+                self.problem(value.span(), message);
+                return None;
+            }
+        };
+        size(&text).map_err(|error| self.problem(value.span(), error.message)).ok()
+    }
+
+    fn when(&mut self, value: &Value<'_>) -> Option<Expr> {
+        let text = self.string(value, "when")?;
+        let expr = text.parse::<Expr>();
+        let problems = match &expr {
+            Ok(expr) => expr.check(),
+            Err(error) => vec![error.clone()],
+        };
+        for problem in &problems {
+            let offset = self.inside(value.span(), &text, problem.offset);
+            self.problem(offset..offset, problem.message.clone());
+        }
+        expr.ok()
+    }
+
+    /// Where in the file an offset in a string's value is. Exact unless the
+    /// string has escapes, then where the string begins.
+    fn inside(&self, span: Range<usize>, value: &str, offset: usize) -> usize {
+        let start = span.start;
+        match self.text.get(span).and_then(|raw| raw.find(value)) {
+            Some(quotes) => start + quotes + offset,
+            None => start,
+        }
+    }
+
+    fn string(&mut self, value: &Value<'_>, key: &str) -> Option<String> {
+        let message = match value.get_ref() {
+            DeValue::String(text) if text.trim().is_empty() => format!("{key} is empty"),
+            DeValue::String(text) if key == "when" => return Some(text.to_string()),
+            DeValue::String(text) if text.len() > TEXT_BYTES_MAX => {
+                format!("{key} is too long: {TEXT_BYTES_MAX} bytes are most")
+            }
+            DeValue::String(text) if text.contains(char::is_control) => {
+                format!("{key} has control characters: it is shown on one line of a console")
+            }
+            DeValue::String(text) => return Some(text.to_string()),
+            other => format!("{key} is a text in quotes, not {}", other.type_str()),
+        };
+        self.problem(value.span(), message);
+        None
+    }
+
+    fn unknown_keys(&mut self, table: &DeTable<'_>, known: &[&str], what: &str) {
+        for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+            let name = key.get_ref();
+            let hint = nearest(name, known.iter().copied())
+                .map_or(String::new(), |known| format!("did you mean {known}? "));
+            let message = format!("unknown key {name:?}: {hint}{what} {}", known.join(", "));
+            self.problem(key.span(), message);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The controller as a library: what agents report, what they are answered,
+//! and what operators ask. No sockets; the time is an argument.
+
+mod admin;
+mod boot;
+mod check_in;
+mod events;
+mod steps;
+
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use wire::{Digest, Facts, Reference};
+
+use crate::db::{Connection, Db, DbError};
+use crate::metrics::Metrics;
+use crate::policy::{Outcome, Policy, PolicyFile};
+use crate::state::{Changes, HOLD_RETRY_SECS, Run, Target, Wanted};
+
+pub use boot::{BootAnswer, BootClient};
+
+/// Finds images by reference. The store does this; a test has a table.
+pub trait Images: Send + Sync {
+    /// The image that a reference means now; none where there is none.
+    fn resolve<'a>(&'a self, reference: &'a Reference) -> Resolving<'a>;
+}
+
+/// The answer of [`Images::resolve`], to be awaited.
+pub type Resolving<'a> =
+    Pin<Box<dyn Future<Output = Result<Option<Digest>, Box<dyn Error + Send + Sync>>> + Send + 'a>>;
+
+/// Where the names of new records come from.
+pub trait Random: Send + Sync {
+    /// Twelve hex digits, never the same twice.
+    fn name(&self) -> String;
+}
+
+/// Names from the system's random numbers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemRandom;
+
+impl Random for SystemRandom {
+    fn name(&self) -> String {
+        let number = getrandom::u64().unwrap_or_else(|error| {
+            // Never seen on Linux after boot. A clock is no worse for a name
+            // that only has to differ: records are not overwritten by it.
+            tracing::error!(%error, "no random numbers: names come from the clock");
+            let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+            u64::try_from(now.as_nanos()).unwrap_or_default()
+        });
+        format!("{:012x}", number & 0xffff_ffff_ffff)
+    }
+}
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// What was sent is not right.
+    #[error("{0}")]
+    Refused(String),
+    /// What was asked for is not there.
+    #[error("{0}")]
+    Missing(String),
+    /// The store could not be asked.
+    #[error("the store could not tell which image {reference} is: try again")]
+    Images {
+        /// What was looked for.
+        reference: Reference,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Operators changed the machine's record again and again meanwhile.
+    #[error("the machine's record kept changing: try again")]
+    Busy,
+    /// A record could not be read or written.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl From<sqlx::Error> for ControllerError {
+    fn from(error: sqlx::Error) -> ControllerError {
+        ControllerError::Db(error.into())
+    }
+}
+
+/// Machines, policy, runs and their log.
+pub struct Controller {
+    db: Db,
+    policy: PolicyFile,
+    images: Arc<dyn Images>,
+    random: Arc<dyn Random>,
+    metrics: Metrics,
+    /// Counts what was recorded, for those who wait for it.
+    news: watch::Sender<u64>,
+}
+
+impl Controller {
+    /// A controller on these records.
+    pub fn new(
+        db: Db,
+        policy: PolicyFile,
+        images: Arc<dyn Images>,
+        random: Arc<dyn Random>,
+    ) -> Controller {
+        let news = watch::Sender::new(0);
+        Controller { db, policy, images, random, metrics: Metrics::default(), news }
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Its policy.
+    pub fn policy(&self) -> &PolicyFile {
+        &self.policy
+    }
+
+    /// What the policy wants of a machine with these facts.
+    async fn wanted(&self, policy: &Policy, facts: &Facts) -> Result<Wanted, ControllerError> {
+        let Some(rule) = policy.decide(facts) else {
+            let reason = "no rule of the policy matches this machine: `ingot policy why` tells \
+                          which facts it was held against";
+            return Ok(Wanted::Hold(reason.to_owned()));
+        };
+        let image = match &rule.outcome {
+            Outcome::Hold(reason) => return Ok(Wanted::Hold(reason.clone())),
+            Outcome::Fail(reason) => return Ok(Wanted::Fail(reason.clone())),
+            Outcome::Image(image) => image,
+        };
+        let reference = &image.reference;
+        match self.images.resolve(reference).await {
+            Ok(Some(digest)) => Ok(Wanted::Deploy(Target {
+                rule: rule.name.clone(),
+                reference: reference.clone(),
+                image: digest,
+                disk: image.disk.clone(),
+                start: image.start,
+            })),
+            Ok(None) => Ok(Wanted::Hold(format!(
+                "rule {:?} wants the image {reference}, which the store does not have: \
+                 `ingot build RECIPE -t {reference}` or `ingot import FILE -t {reference}`; this \
+                 machine looks again every {HOLD_RETRY_SECS} s",
+                rule.name
+            ))),
+            Err(source) => Err(ControllerError::Images { reference: reference.clone(), source }),
+        }
+    }
+
+    /// Tells those who wait that something was recorded.
+    fn announce(&self) {
+        self.news.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Counts and logs what runs became.
+    fn note(&self, before: Option<&Run>, changes: &Changes) {
+        for run in changes.closed.iter().chain(&changes.run) {
+            if before == Some(run) {
+                continue;
+            }
+            self.metrics.changed(before, run);
+            tracing::info!(
+                machine = %run.machine, run = %run.id, attempt = run.attempt, state = ?run.state,
+                image = %run.target.reference, cause = run.cause.as_deref(), "run changed"
+            );
+        }
+    }
+}
+
+/// Writes what [`crate::state::reconcile`] said is to be recorded.
+async fn apply(
+    c: &mut Connection,
+    machine: &mut crate::db::machine::Machine,
+    changes: &Changes,
+) -> Result<(), DbError> {
+    for run in changes.closed.iter().chain(&changes.run) {
+        crate::db::run::put(c, run).await?;
+    }
+    machine.run = changes.run.as_ref().map(|run| run.id.clone());
+    (machine.state, machine.reason) = changes.machine.clone();
+    Ok(())
+}

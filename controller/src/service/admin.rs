@@ -1,0 +1,304 @@
+//! Operators ask and decide.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use wire::admin::{
+    HoldRequest, LIST_MAX, LabelChange, LogPage, MachineDetail, MachineList, MachineState,
+    MachineSummary, RunDetail, RunList, RunState, RunSummary, UnixMs, Why,
+};
+use wire::{EventKind, MachineId, RunId};
+
+use super::events::unknown_machine;
+use super::steps::steps;
+use super::{Controller, ControllerError};
+use crate::db::event::Of;
+use crate::db::machine::Machine;
+use crate::db::{Connection, DbError, event, machine, run};
+use crate::identity::Kind;
+use crate::limits;
+use crate::state::{Run, Wanted, gave_up};
+
+/// Runs that a machine's details list.
+const MACHINE_RUNS: u32 = 10;
+
+/// How often a log is looked at where another process may write to it too.
+const LOG_LOOK: Duration = Duration::from_secs(1);
+
+impl Controller {
+    /// A page of machines, in the order of their ids.
+    pub async fn machines(
+        &self,
+        after: Option<&MachineId>,
+        limit: u32,
+    ) -> Result<MachineList, ControllerError> {
+        let limit = limit.clamp(1, LIST_MAX);
+        let mut transaction = self.db.read().await?;
+        let c = &mut *transaction;
+        let records = machine::list(c, after, limit).await?;
+        let mut machines = Vec::new();
+        for record in &records {
+            machines.push(summary(c, record).await?);
+        }
+        let full = records.len() == usize::try_from(limit).unwrap_or(usize::MAX);
+        let next = records.last().filter(|_| full).map(|record| record.id.clone());
+        Ok(MachineList { machines, next })
+    }
+
+    /// Everything about one machine.
+    pub async fn machine(&self, id: &MachineId) -> Result<MachineDetail, ControllerError> {
+        let mut transaction = self.db.read().await?;
+        let record = machine::get(&mut transaction, id).await?;
+        let record = record.ok_or_else(|| unknown_machine(id))?;
+        Ok(detail(&mut transaction, record).await?)
+    }
+
+    /// Changes labels. They count from the machine's next check-in.
+    pub async fn label(
+        &self,
+        id: &MachineId,
+        change: &LabelChange,
+    ) -> Result<MachineDetail, ControllerError> {
+        let mut transaction = self.db.write().await?;
+        let c = &mut *transaction;
+        let mut record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
+        record.labels = limits::labels(record.labels, change).map_err(ControllerError::Refused)?;
+        machine::put(c, &record).await?;
+        let detail = detail(c, record).await?;
+        transaction.commit().await?;
+        Ok(detail)
+    }
+
+    /// Lets a machine wait from its next check-in on; what it is doing is not
+    /// interrupted.
+    pub async fn hold(
+        &self,
+        id: &MachineId,
+        request: &HoldRequest,
+    ) -> Result<MachineDetail, ControllerError> {
+        limits::reason(&request.reason).map_err(ControllerError::Refused)?;
+        let mut transaction = self.db.write().await?;
+        let c = &mut *transaction;
+        let mut record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
+        record.held = Some(request.reason.clone());
+        if record.state != MachineState::Deploying {
+            (record.state, record.reason) = (MachineState::Held, record.held.clone());
+        }
+        machine::put(c, &record).await?;
+        let detail = detail(c, record).await?;
+        transaction.commit().await?;
+        Ok(detail)
+    }
+
+    /// Ends a hold, and forgets the failed attempts of the last run: the
+    /// machine gets a new one at its next check-in.
+    pub async fn release(
+        &self,
+        id: &MachineId,
+        now: UnixMs,
+    ) -> Result<MachineDetail, ControllerError> {
+        let mut transaction = self.db.write().await?;
+        let c = &mut *transaction;
+        let mut record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
+        record.held = None;
+        if record.state == MachineState::Held {
+            record.reason = Some("released: it is told what to do when it checks in".to_owned());
+        }
+        if let Some(last) = current(c, &record).await?.filter(|run| run.state == RunState::Failed) {
+            let state = RunState::Superseded;
+            run::put(c, &Run { state, changed: now, ..last }).await?;
+        }
+        machine::put(c, &record).await?;
+        let detail = detail(c, record).await?;
+        transaction.commit().await?;
+        Ok(detail)
+    }
+
+    /// Runs of one machine or of all, newest first.
+    pub async fn runs(
+        &self,
+        machine: Option<&MachineId>,
+        limit: u32,
+    ) -> Result<RunList, ControllerError> {
+        let mut transaction = self.db.read().await?;
+        let c = &mut *transaction;
+        if let Some(id) = machine {
+            machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
+        }
+        let runs = run::list(c, machine, limit.clamp(1, LIST_MAX)).await?;
+        Ok(RunList { runs: runs.into_iter().map(run_summary).collect() })
+    }
+
+    /// Everything about one run.
+    pub async fn run(&self, id: &RunId) -> Result<RunDetail, ControllerError> {
+        let mut transaction = self.db.read().await?;
+        let c = &mut *transaction;
+        let run = run::get(c, id).await?.ok_or_else(|| unknown_run(id))?;
+        let events = event::steps(c, id).await?;
+        let plan = events.iter().rev().find(|e| matches!(e.kind, EventKind::Planned { .. }));
+        Ok(RunDetail {
+            disk: run.target.disk.clone(),
+            start: run.target.start,
+            plan: plan.map(|entry| entry.kind.clone()),
+            steps: steps(&events),
+            summary: run_summary(run),
+        })
+    }
+
+    /// A machine's log after a record number. Waits for a first entry, at most
+    /// as long as told.
+    pub async fn machine_log(
+        &self,
+        id: &MachineId,
+        since: u64,
+        limit: u32,
+        wait: Duration,
+    ) -> Result<LogPage, ControllerError> {
+        self.log(Of::Machine(id), since, limit, wait).await
+    }
+
+    /// A run's log after a record number, as [`Controller::machine_log`].
+    pub async fn run_log(
+        &self,
+        id: &RunId,
+        since: u64,
+        limit: u32,
+        wait: Duration,
+    ) -> Result<LogPage, ControllerError> {
+        self.log(Of::Run(id), since, limit, wait).await
+    }
+
+    async fn log(
+        &self,
+        of: Of<'_>,
+        since: u64,
+        limit: u32,
+        wait: Duration,
+    ) -> Result<LogPage, ControllerError> {
+        let limit = limit.clamp(1, LIST_MAX);
+        let deadline = Instant::now() + wait;
+        // Before looking, so that nothing is missed between looking and waiting.
+        let mut news = self.news.subscribe();
+        loop {
+            let page = self.log_page(of, since, limit).await?;
+            if !page.entries.is_empty() || page.over || Instant::now() >= deadline {
+                return Ok(page);
+            }
+            let look = deadline.min(Instant::now() + LOG_LOOK);
+            // Both ends of the wait are answered by looking again.
+            let _ = timeout_at(look, news.changed()).await;
+        }
+    }
+
+    async fn log_page(
+        &self,
+        of: Of<'_>,
+        since: u64,
+        limit: u32,
+    ) -> Result<LogPage, ControllerError> {
+        let mut transaction = self.db.read().await?;
+        let c = &mut *transaction;
+        let ended = match of {
+            Of::Machine(id) => {
+                machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
+                false
+            }
+            Of::Run(id) => run::get(c, id).await?.ok_or_else(|| unknown_run(id))?.state.is_over(),
+        };
+        let entries = event::list(c, of, since, limit).await?;
+        let next = entries.last().map_or(since, |entry| entry.record);
+        Ok(LogPage { over: ended && entries.is_empty(), entries, next })
+    }
+
+    /// What the policy says of a machine, and why.
+    pub async fn why(&self, id: &MachineId) -> Result<Why, ControllerError> {
+        let mut transaction = self.db.read().await?;
+        let c = &mut *transaction;
+        let record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
+        let run = current(c, &record).await?;
+        drop(transaction);
+        let policy = self.policy.current();
+        let facts = record.facts();
+        let wanted = self.wanted(&policy, &facts).await?;
+        Ok(Why {
+            machine: id.clone(),
+            rules: policy.why(&facts),
+            winner: policy.decide(&facts).map(|rule| rule.name.clone()),
+            order: order(&record, run.as_ref(), &wanted),
+        })
+    }
+}
+
+/// What a machine would be told now, in words.
+fn order(record: &Machine, run: Option<&Run>, wanted: &Wanted) -> String {
+    match (&record.held, wanted) {
+        (Some(reason), _) => format!("hold: {reason}"),
+        (None, Wanted::Hold(reason)) => format!("hold: {reason}"),
+        (None, Wanted::Fail(reason)) => format!("fail: {reason}"),
+        (None, Wanted::Deploy(target)) => match run {
+            Some(run) if run.state == RunState::Failed && run.target == *target => {
+                format!("hold: {}", gave_up(run))
+            }
+            _ => format!("deploy {} ({})", target.reference, target.image.short()),
+        },
+    }
+}
+
+async fn current(c: &mut Connection, record: &Machine) -> Result<Option<Run>, DbError> {
+    match &record.run {
+        Some(id) => run::get(c, id).await,
+        None => Ok(None),
+    }
+}
+
+async fn summary(c: &mut Connection, record: &Machine) -> Result<MachineSummary, DbError> {
+    let run = current(c, record).await?;
+    Ok(MachineSummary {
+        id: record.id.clone(),
+        state: record.state,
+        reason: record.reason.clone(),
+        labels: record.labels.clone(),
+        manufacturer: record.inventory.system.manufacturer.clone(),
+        product: record.inventory.system.product.clone(),
+        macs: record.inventory.nics.iter().map(|nic| nic.mac.clone()).collect(),
+        run: record.run.clone(),
+        reference: run.map(|run| run.target.reference),
+        first_seen: record.first_seen,
+        last_seen: record.last_seen,
+    })
+}
+
+async fn detail(c: &mut Connection, record: Machine) -> Result<MachineDetail, DbError> {
+    let runs = run::list(c, Some(&record.id), MACHINE_RUNS).await?;
+    let mut identifiers: Vec<_> = machine::identifiers(c, &record.id).await?.into_iter().collect();
+    // Cards last: there may be many.
+    identifiers.sort_by_key(|identifier| identifier.kind == Kind::Mac);
+    Ok(MachineDetail {
+        summary: summary(c, &record).await?,
+        facts: record.facts(),
+        held: record.held,
+        inventory: record.inventory,
+        identifiers: identifiers.iter().map(ToString::to_string).collect(),
+        agent: record.agent,
+        runs: runs.into_iter().map(run_summary).collect(),
+    })
+}
+
+fn run_summary(run: Run) -> RunSummary {
+    RunSummary {
+        id: run.id,
+        machine: run.machine,
+        image: run.target.image,
+        reference: run.target.reference,
+        rule: run.target.rule,
+        state: run.state,
+        attempt: run.attempt,
+        cause: run.cause,
+        created: run.created,
+        changed: run.changed,
+    }
+}
+
+fn unknown_run(id: &RunId) -> ControllerError {
+    ControllerError::Missing(format!("there is no run {id}: `ingot run ls` lists all"))
+}

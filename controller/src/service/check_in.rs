@@ -1,0 +1,197 @@
+//! An agent asks what to do.
+
+use std::collections::BTreeMap;
+
+use wire::admin::{MachineState, UnixMs};
+use wire::api::{CheckIn, CheckedIn};
+use wire::{Digest, HoldOrder, Inventory, MachineId, Order, ReceiptState, RunId};
+
+use super::{Controller, ControllerError, apply};
+use crate::db::machine::{Machine, facts};
+use crate::db::{Connection, DbError, event, machine, parsed, run};
+use crate::identity::{Fingerprint, Recognised, fingerprint, recognise};
+use crate::limits;
+use crate::state::{HOLD_RETRY_SECS, Recorded, Report, Wanted, reconcile};
+
+/// How often an operator may change a machine's labels while it checks in.
+const TRIES: usize = 5;
+
+/// What was recorded of whoever checks in.
+struct Sighting {
+    recognised: Recognised,
+    machine: Option<Machine>,
+}
+
+impl Sighting {
+    fn labels(&self) -> BTreeMap<String, String> {
+        self.machine.as_ref().map(|machine| machine.labels.clone()).unwrap_or_default()
+    }
+
+    /// Whether the policy would see the same.
+    fn is_as(&self, other: &Sighting) -> bool {
+        self.recognised == other.recognised && self.labels() == other.labels()
+    }
+}
+
+impl Controller {
+    /// Records a machine and answers what it shall do. The answer is durable
+    /// before it is given, and given again if it is asked for again.
+    pub async fn check_in(
+        &self,
+        asked: &CheckIn,
+        now: UnixMs,
+    ) -> Result<CheckedIn, ControllerError> {
+        limits::check_in(asked).map_err(ControllerError::Refused)?;
+        let fingerprint = fingerprint(&asked.inventory);
+        if fingerprint.is_empty() {
+            let text = "this machine reports nothing to recognise it by, neither UUID nor serial \
+                        number nor hardware address: check the agent's drivers for its network card";
+            return Err(ControllerError::Refused(text.to_owned()));
+        }
+        let policy = self.policy.current();
+        for _ in 0..TRIES {
+            // The store is asked without holding the right to write.
+            let before = sighting(&mut *self.db.read().await?, &fingerprint).await?;
+            let facts = facts(&asked.inventory, &before.labels());
+            let wanted = self.wanted(&policy, &facts).await?;
+            if let Some(answer) = self.answer(asked, &fingerprint, &before, &wanted, now).await? {
+                return Ok(answer);
+            }
+        }
+        Err(ControllerError::Busy)
+    }
+
+    /// Records and answers, unless the record has changed since it was looked at.
+    async fn answer(
+        &self,
+        asked: &CheckIn,
+        fingerprint: &Fingerprint,
+        before: &Sighting,
+        wanted: &Wanted,
+        now: UnixMs,
+    ) -> Result<Option<CheckedIn>, ControllerError> {
+        let mut transaction = self.db.write().await?;
+        let c = &mut *transaction;
+        let sighting = sighting(c, fingerprint).await?;
+        if !sighting.is_as(before) {
+            return Ok(None);
+        }
+        let new = sighting.machine.is_none();
+        let mut record = match sighting.machine {
+            Some(machine) => machine,
+            None => self.enrol(c, &sighting.recognised, now).await?,
+        };
+        record.inventory = asked.inventory.clone();
+        record.agent = asked.agent.clone();
+        record.last_seen = now;
+        let current = match &record.run {
+            Some(id) => run::get(c, id).await?,
+            None => None,
+        };
+        let fresh = self.fresh_run(c).await?;
+        let changes = reconcile(
+            Recorded { machine: &record.id, held: record.held.as_deref(), run: current.as_ref() },
+            Report::CheckIn {
+                boot: &asked.boot,
+                installed: &installed(&asked.inventory),
+                wanted,
+                fresh: &fresh,
+            },
+            now,
+        );
+        // The machine goes first: runs refer to it.
+        machine::put(c, &record).await?;
+        let mut order = None;
+        if let Some(changes) = &changes {
+            apply(c, &mut record, changes).await?;
+            order = changes.order.clone();
+        }
+        machine::put(c, &record).await?;
+        machine::put_identifiers(c, &record.id, fingerprint).await?;
+        event::begin(c, &record.id, &asked.boot, now).await?;
+        transaction.commit().await?;
+
+        if let Some(changes) = &changes {
+            self.note(current.as_ref(), changes);
+        }
+        self.announce();
+        let answer = CheckedIn { machine: record.id, order: order.unwrap_or_else(wait) };
+        self.metrics.checked_in(&answer, new);
+        tracing::info!(machine = %answer.machine, boot = asked.boot, new, order = ?answer.order, "check-in");
+        Ok(Some(answer))
+    }
+
+    /// The record of a machine that has none. Where it may be one that is
+    /// known it is held, until a person says that it is one of its own.
+    async fn enrol(
+        &self,
+        c: &mut Connection,
+        recognised: &Recognised,
+        now: UnixMs,
+    ) -> Result<Machine, DbError> {
+        let mut id: MachineId = parsed(&format!("m-{}", self.random.name()), "a new id")?;
+        while machine::get(c, &id).await?.is_some() {
+            id = parsed(&format!("m-{}", self.random.name()), "a new id")?;
+        }
+        let held = match recognised {
+            Recognised::Doubtful(candidates) => Some(doubt(&id, candidates)),
+            Recognised::New | Recognised::Known(_) => None,
+        };
+        Ok(Machine {
+            id,
+            state: MachineState::Held,
+            reason: None,
+            held,
+            labels: BTreeMap::new(),
+            inventory: Inventory::default(),
+            agent: String::new(),
+            run: None,
+            first_seen: now,
+            last_seen: now,
+            records: 0,
+        })
+    }
+
+    async fn fresh_run(&self, c: &mut Connection) -> Result<RunId, DbError> {
+        loop {
+            let id: RunId = parsed(&format!("r-{}", self.random.name()), "a new id")?;
+            if run::get(c, &id).await?.is_none() {
+                return Ok(id);
+            }
+        }
+    }
+}
+
+async fn sighting(c: &mut Connection, fingerprint: &Fingerprint) -> Result<Sighting, DbError> {
+    let sharing = machine::sharing(c, fingerprint).await?;
+    let recognised = recognise(fingerprint, &sharing);
+    let machine = match &recognised {
+        Recognised::Known(id) => machine::get(c, id).await?,
+        Recognised::New | Recognised::Doubtful(_) => None,
+    };
+    Ok(Sighting { recognised, machine })
+}
+
+fn doubt(id: &MachineId, candidates: &[MachineId]) -> String {
+    let names: Vec<_> = candidates.iter().map(MachineId::as_str).collect();
+    format!(
+        "this may be {} with changed hardware, or a machine of its own that shares an identifier \
+         with it: compare them with `ingot machine show`; if it is one of its own, \
+         `ingot machine release {id}`",
+        names.join(" or ")
+    )
+}
+
+/// The images that disks have receipts of.
+fn installed(inventory: &Inventory) -> Vec<Digest> {
+    let receipts = inventory.disks.iter().filter_map(|disk| disk.receipt.as_ref());
+    receipts
+        .filter(|receipt| receipt.state == ReceiptState::Installed)
+        .map(|receipt| receipt.image)
+        .collect()
+}
+
+fn wait() -> Order {
+    let reason = "the controller has no order yet".to_owned();
+    Order::Hold(HoldOrder { reason, retry_secs: HOLD_RETRY_SECS })
+}

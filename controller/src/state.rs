@@ -1,0 +1,361 @@
+//! How machines and runs stand, changed here and nowhere else.
+//!
+//! [`reconcile`] takes what is recorded and what was reported, and says what is
+//! to be recorded and answered. It does no I/O, and is idempotent: the same
+//! report once more changes nothing and is answered the same, so a controller
+//! may die at any moment, and agents may repeat themselves.
+
+use wire::admin::{MachineState, RunState, UnixMs};
+use wire::{
+    DeployOrder, Digest, DiskChoice, HoldOrder, MachineId, Order, Outcome, Reference, RunId, Start,
+    Step,
+};
+
+/// Attempts of one run before its machine is held: a machine that cannot be
+/// installed shall not write to its disk for ever.
+pub const ATTEMPTS_MAX: u32 = 3;
+
+/// How long an agent waits before it asks again, in seconds: soon enough that
+/// a person who imported the missing image does not wonder.
+pub const HOLD_RETRY_SECS: u32 = 15;
+
+/// What the policy wants of a machine, its reference resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// This image on it.
+    Deploy(Target),
+    /// That it waits, for this reason.
+    Hold(String),
+    /// That it is refused, for this reason.
+    Fail(String),
+}
+
+/// One image for a machine, and the rule that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The rule.
+    pub rule: String,
+    /// What the rule calls the image.
+    pub reference: Reference,
+    /// The image.
+    pub image: Digest,
+    /// Which disk it goes to.
+    pub disk: DiskChoice,
+    /// How it is started.
+    pub start: Start,
+}
+
+/// One target on one machine, in numbered attempts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// The machine.
+    pub machine: MachineId,
+    /// What it deploys.
+    pub target: Target,
+    /// How it stands.
+    pub state: RunState,
+    /// The current attempt, from 1.
+    pub attempt: u32,
+    /// The boot of the agent that was told of this attempt.
+    pub boot: String,
+    /// What went wrong last.
+    pub cause: Option<String>,
+    /// When it began.
+    pub created: UnixMs,
+    /// When it last changed.
+    pub changed: UnixMs,
+}
+
+/// What is recorded of a machine, as far as it matters here.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorded<'a> {
+    /// The machine.
+    pub machine: &'a MachineId,
+    /// Why an operator, or doubt about which machine this is, holds it.
+    pub held: Option<&'a str>,
+    /// Its current run.
+    pub run: Option<&'a Run>,
+}
+
+/// What an agent reported.
+#[derive(Debug, Clone, Copy)]
+pub enum Report<'a> {
+    /// It asks what to do.
+    CheckIn {
+        /// Its boot.
+        boot: &'a str,
+        /// The images that the machine's disks have receipts of, installed.
+        installed: &'a [Digest],
+        /// What the policy wants.
+        wanted: &'a Wanted,
+        /// Name of the run, should one begin.
+        fresh: &'a RunId,
+    },
+    /// A step of the current run began.
+    Started {
+        /// The attempt it belongs to.
+        attempt: u32,
+        /// Which.
+        step: Step,
+    },
+    /// A step of the current run ended.
+    Ended {
+        /// The attempt it belongs to.
+        attempt: u32,
+        /// Which.
+        step: Step,
+        /// How.
+        outcome: &'a Outcome,
+    },
+}
+
+/// What is to be recorded and answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// How the machine stands, and why where it is held or failed.
+    pub machine: (MachineState, Option<String>),
+    /// The run before, where it ends because another one takes its place.
+    pub closed: Option<Run>,
+    /// The current run.
+    pub run: Option<Run>,
+    /// The answer to a check-in.
+    pub order: Option<Order>,
+}
+
+/// From what is recorded and what was reported to what is to be recorded and
+/// answered. None where the report changes nothing.
+pub fn reconcile(recorded: Recorded<'_>, report: Report<'_>, now: UnixMs) -> Option<Changes> {
+    match report {
+        Report::CheckIn { boot, installed, wanted, fresh } => {
+            let run = recorded.run.cloned().map(|run| rebooted(run, boot, installed, now));
+            let asked = CheckIn { machine: recorded.machine, boot, installed, fresh, now };
+            Some(match (recorded.held, wanted) {
+                (Some(reason), _) => asked.hold(run, MachineState::Held, reason),
+                (None, Wanted::Hold(reason)) => asked.hold(run, MachineState::Held, reason),
+                (None, Wanted::Fail(reason)) => asked.hold(run, MachineState::Failed, reason),
+                (None, Wanted::Deploy(target)) => asked.deploy(run, target),
+            })
+        }
+        Report::Started { attempt, step } => {
+            let run = recorded.run.filter(|run| run.attempt == attempt)?;
+            stepped(run, started(run.state, step)?, None, now)
+        }
+        Report::Ended { attempt, step, outcome } => {
+            let run = recorded.run.filter(|run| run.attempt == attempt)?;
+            match outcome {
+                Outcome::Failed { cause } => match failed(run, cause) {
+                    Some(state) => stepped(run, state, Some(cause), now),
+                    None => None,
+                },
+                Outcome::Done => stepped(run, done(run.state, step)?, None, now),
+                Outcome::Skipped { .. } => stepped(run, skipped(run.state, step)?, None, now),
+                Outcome::Unknown => None,
+            }
+        }
+    }
+}
+
+/// A run whose machine has started anew: either it was finished and the last
+/// events were lost, or this attempt was.
+fn rebooted(run: Run, boot: &str, installed: &[Digest], now: UnixMs) -> Run {
+    if run.state.is_over() || run.state == RunState::Retrying || run.boot == boot {
+        return run;
+    }
+    if installed.contains(&run.target.image) {
+        return Run { state: RunState::Succeeded, cause: None, changed: now, ..run };
+    }
+    let cause = format!("the machine started anew while {}", doing(run.state));
+    Run { state: after_failure(run.attempt), cause: Some(cause), changed: now, ..run }
+}
+
+struct CheckIn<'a> {
+    machine: &'a MachineId,
+    boot: &'a str,
+    installed: &'a [Digest],
+    fresh: &'a RunId,
+    now: UnixMs,
+}
+
+impl CheckIn<'_> {
+    fn hold(&self, run: Option<Run>, state: MachineState, reason: &str) -> Changes {
+        let run = run.map(|run| superseded(run, reason, self.now));
+        let order = HoldOrder { reason: reason.to_owned(), retry_secs: HOLD_RETRY_SECS };
+        Changes {
+            machine: (state, Some(reason.to_owned())),
+            closed: None,
+            run,
+            order: Some(Order::Hold(order)),
+        }
+    }
+
+    fn deploy(&self, run: Option<Run>, target: &Target) -> Changes {
+        match run {
+            Some(run) if run.target == *target => self.proceed(run),
+            Some(run) => {
+                let reason = format!("rule {:?} now says {}", target.rule, target.reference);
+                let closed = superseded(run, &reason, self.now);
+                self.begin(Some(closed), target)
+            }
+            None => self.begin(None, target),
+        }
+    }
+
+    /// The policy still wants what the current run deploys.
+    fn proceed(&self, run: Run) -> Changes {
+        match run.state {
+            RunState::Failed => {
+                let reason = gave_up(&run);
+                self.hold(Some(run), MachineState::Held, &reason)
+            }
+            RunState::Retrying => self.order(
+                None,
+                Run {
+                    state: RunState::Ordered,
+                    attempt: run.attempt.saturating_add(1),
+                    boot: self.boot.to_owned(),
+                    changed: self.now,
+                    ..run
+                },
+            ),
+            RunState::Superseded | RunState::Unknown => {
+                let target = run.target.clone();
+                self.begin(Some(run), &target)
+            }
+            // Every boot that finds its image is a run of its own in the record.
+            state if state.is_over() && run.boot != self.boot => {
+                let target = run.target.clone();
+                self.begin(Some(run), &target)
+            }
+            _ => self.order(None, run),
+        }
+    }
+
+    fn begin(&self, closed: Option<Run>, target: &Target) -> Changes {
+        let there = self.installed.contains(&target.image);
+        let run = Run {
+            id: self.fresh.clone(),
+            machine: self.machine.clone(),
+            target: target.clone(),
+            state: if there { RunState::AlreadyInstalled } else { RunState::Ordered },
+            attempt: 1,
+            boot: self.boot.to_owned(),
+            cause: None,
+            created: self.now,
+            changed: self.now,
+        };
+        self.order(closed, run)
+    }
+
+    fn order(&self, closed: Option<Run>, run: Run) -> Changes {
+        let Target { reference, image, disk, start, .. } = run.target.clone();
+        let order = DeployOrder {
+            run: run.id.clone(),
+            attempt: run.attempt,
+            image,
+            reference,
+            disk,
+            start,
+        };
+        Changes {
+            machine: (standing(run.state), None),
+            closed,
+            run: Some(run),
+            order: Some(Order::Deploy(order)),
+        }
+    }
+}
+
+/// The state of a run in which a step began; none where that is no news.
+fn started(state: RunState, step: Step) -> Option<RunState> {
+    use RunState::{AlreadyInstalled, Failed, Succeeded, Superseded};
+    let next = match step {
+        Step::Plan => RunState::Planning,
+        Step::Transfer => RunState::Transferring,
+        Step::Verify => RunState::Verifying,
+        Step::Seal => RunState::Sealing,
+        Step::Start => RunState::Starting,
+        Step::Inventory | Step::Network | Step::CheckIn | Step::Unknown => return None,
+    };
+    match (state, step) {
+        (Succeeded | Failed | Superseded, _) => None,
+        // Looking at the disk and starting what is there is what it is about.
+        (AlreadyInstalled, Step::Plan | Step::Start) => None,
+        _ => Some(next),
+    }
+}
+
+fn done(state: RunState, step: Step) -> Option<RunState> {
+    (step == Step::Start && !state.is_over()).then_some(RunState::Succeeded)
+}
+
+/// An agent that skips the transfer found the image on the disk.
+fn skipped(state: RunState, step: Step) -> Option<RunState> {
+    (step == Step::Transfer && !state.is_over()).then_some(RunState::AlreadyInstalled)
+}
+
+/// The state of a run of which a step failed. Also a start that was told done
+/// before it was tried can fail yet.
+fn failed(run: &Run, cause: &str) -> Option<RunState> {
+    let news = run.cause.as_deref() != Some(cause) || run.state != after_failure(run.attempt);
+    let open = !matches!(run.state, RunState::Failed | RunState::Superseded);
+    (news && open).then(|| after_failure(run.attempt))
+}
+
+fn after_failure(attempt: u32) -> RunState {
+    if attempt < ATTEMPTS_MAX { RunState::Retrying } else { RunState::Failed }
+}
+
+fn stepped(run: &Run, state: RunState, cause: Option<&str>, now: UnixMs) -> Option<Changes> {
+    if state == run.state && cause.is_none() {
+        return None;
+    }
+    let cause = cause.map(str::to_owned).or_else(|| run.cause.clone());
+    let run = Run { state, cause, changed: now, ..run.clone() };
+    let reason = (state == RunState::Failed).then(|| gave_up(&run));
+    Some(Changes { machine: (standing(state), reason), closed: None, run: Some(run), order: None })
+}
+
+fn superseded(run: Run, reason: &str, now: UnixMs) -> Run {
+    if run.state.is_over() {
+        return run;
+    }
+    let cause = Some(format!("{} was no longer wanted: {reason}", run.target.reference));
+    Run { state: RunState::Superseded, cause, changed: now, ..run }
+}
+
+/// How a machine stands whose current run stands so.
+pub fn standing(run: RunState) -> MachineState {
+    match run {
+        RunState::Succeeded | RunState::AlreadyInstalled => MachineState::Installed,
+        RunState::Failed | RunState::Superseded => MachineState::Held,
+        _ => MachineState::Deploying,
+    }
+}
+
+pub(crate) fn gave_up(run: &Run) -> String {
+    format!(
+        "run {} failed {} times, the last time because: {}. Remove the cause, then \
+         `ingot machine release {}`",
+        run.id,
+        run.attempt,
+        run.cause.as_deref().unwrap_or("the agent did not say why"),
+        run.machine,
+    )
+}
+
+fn doing(state: RunState) -> &'static str {
+    match state {
+        RunState::Ordered => "it had its order and had not begun",
+        RunState::Planning => "planning",
+        RunState::Transferring => "transferring",
+        RunState::Verifying => "verifying",
+        RunState::Sealing => "sealing",
+        RunState::Starting => "starting the installed OS, and its disk has no receipt of it",
+        _ => "busy",
+    }
+}
+
+#[cfg(test)]
+mod tests;
