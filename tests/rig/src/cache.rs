@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-/// The folder that cargo builds into (`CARGO_TARGET_DIR`, else `target/` of the workspace).
+/// The folder that cargo builds into: `CARGO_TARGET_DIR`, else `target/` of the workspace, which
+/// is two folders above this crate.
 pub fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => PathBuf::from(dir),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
+        None => {
+            let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+            workspace.unwrap_or(Path::new(".")).join("target")
+        }
     }
 }
 

@@ -86,10 +86,12 @@ impl Console {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if state.ended || left.is_zero() {
-                let why = if state.ended { "the output ended" } else { "time is up" };
+                let why = match state.ended {
+                    true => "the output ended".to_owned(),
+                    false => format!("time is up after {timeout:?}"),
+                };
                 bail!(
-                    "waited for {patterns:?}, but {why} ({timeout:?}); all of it is in {}, \
-                     it ends with:\n{}",
+                    "waited for {patterns:?}, but {why}; all of it is in {}, it ends with:\n{}",
                     self.log.display(),
                     tail(&state.text)
                 );

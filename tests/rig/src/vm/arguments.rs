@@ -106,6 +106,10 @@ impl Vm {
     }
 
     fn boot_index(&self, boot: Boot) -> String {
+        if self.kernel.is_some() {
+            // QEMU itself gives the kernel the first place.
+            return String::new();
+        }
         let disks = (0..self.disks.len()).map(Boot::Disk);
         let default = || std::iter::once(Boot::Network).chain(disks).collect();
         let order = self.boot.clone().unwrap_or_else(default);
@@ -175,6 +179,12 @@ mod tests {
         assert!(told.contains("drive=disk1,bootindex=0"), "{told}");
         assert!(told.ends_with("drive=disk1,bootindex=0"), "{told}");
         assert_eq!(told.matches("bootindex").count(), 1);
+        let direct = line(&Vm::new("m", Firmware::Bios).disk(Disk::new(Path::new("a"))).kernel(
+            Path::new("k"),
+            Path::new("i"),
+            "quiet",
+        ));
+        assert!(!direct.contains("bootindex") && direct.contains("-append quiet"), "{direct}");
     }
 
     #[test]
