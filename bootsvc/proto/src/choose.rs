@@ -1,6 +1,7 @@
 //! The boot decision: which program a client gets, and how the reply says so.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use crate::{Client, Mac, Platform, Program};
 
@@ -98,6 +99,20 @@ pub enum Stage {
     LoaderTftp,
     /// The UEFI loader by HTTP.
     LoaderHttp,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stage::Address => f.write_str("address"),
+            Stage::Disk => f.write_str("disk"),
+            Stage::Unsupported(platform) => write!(f, "no loader for {platform}"),
+            Stage::BiosProgram => f.write_str("bios-program"),
+            Stage::Script => f.write_str("script"),
+            Stage::LoaderTftp => f.write_str("loader-tftp"),
+            Stage::LoaderHttp => f.write_str("loader-http"),
+        }
+    }
 }
 
 /// The boot fields of a reply.

@@ -1,5 +1,7 @@
 //! Who asks: what a DHCP request tells about the program that sent it.
 
+use std::fmt;
+
 use crate::Mac;
 use crate::dhcp::Options;
 use crate::dhcp::code;
@@ -76,6 +78,28 @@ impl Platform {
             0 | 20 => Platform::Bios,
             7 | 9 | 16 => Platform::UefiX64,
             other => Platform::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Program::Ipxe => "ipxe",
+            Program::Pxe => "pxe",
+            Program::Http => "http-boot",
+            Program::Plain => "dhcp",
+        })
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Platform::Bios => f.write_str("bios"),
+            Platform::UefiX64 => f.write_str("uefi-x64"),
+            Platform::Other(arch) => write!(f, "arch-{arch}"),
+            Platform::Unknown => f.write_str("unknown"),
         }
     }
 }
