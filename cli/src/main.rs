@@ -12,13 +12,16 @@ mod config;
 mod context;
 mod disk;
 mod exit;
+mod fault;
+mod logging;
 mod render;
+mod runtime;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command, fleet};
+use args::{Cli, Command, fleet, server};
 use context::Context;
 use exit::{Code, OutputClosed};
 
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         Err(error) => return not_understood(&error),
     };
     let context = Context::new(&cli.global);
+    logging::of_command(context.verbose, &context.out);
     let code = match run(&cli.command, &context) {
         Ok(code) => code,
         Err(error) => {
@@ -42,11 +46,23 @@ fn main() -> ExitCode {
 
 fn run(command: &Command, context: &Context) -> anyhow::Result<Code> {
     match command {
+        Command::Import(args) => runtime::run(command::image::import(args, context))?,
+        Command::Export(args) => runtime::run(command::image::export(args, context))?,
+        Command::Write(args) => runtime::run(command::write::write(args, context))?,
+        Command::Ls(args) => runtime::run(command::store::ls(args, context))?,
+        Command::Show(args) => runtime::run(command::store::show(args, context))?,
+        Command::Tag(args) => runtime::run(command::store::tag(args, context))?,
+        Command::Rm(args) => runtime::run(command::store::rm(args, context))?,
+        Command::Check(args) => return runtime::run(command::store::check(args, context)),
+        Command::Boot(server::Boot::Assets(args)) => command::boot::assets(args, context)?,
         Command::Machine(fleet::Machine::Ls(args)) => command::machine::ls(args, context)?,
         Command::Machine(fleet::Machine::Show(args)) => command::machine::show(args, context)?,
         Command::Run(fleet::Run::Ls(args)) => command::run::ls(args, context)?,
         Command::Run(fleet::Run::Show(args)) => command::run::show(args, context)?,
         Command::Run(fleet::Run::Logs(args)) => command::logs::logs(args, context)?,
+        Command::Policy(fleet::Policy::Check(args)) => {
+            return command::policy::check(args, context);
+        }
         Command::Policy(fleet::Policy::Why(args)) => command::policy::why(args, context)?,
         Command::Completions(args) => command::meta::completions(args, context)?,
         Command::Man(args) => command::meta::man(args, context)?,

@@ -84,6 +84,7 @@ pub struct RunLogs {
 /// Check and explain the policy
 #[derive(Debug, Subcommand)]
 pub enum Policy {
+    Check(PolicyCheck),
     Why(PolicyWhy),
 }
 

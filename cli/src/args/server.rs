@@ -34,10 +34,12 @@ pub enum Boot {
 ///
 /// Makes the folder of files that machines boot over the network: a stock Debian kernel, an
 /// initramfs of the agent and the drivers that it needs, and the EFI stub that the server joins
-/// them with for UEFI machines.
+/// them with for UEFI machines. A folder that holds what would be made is left as it is.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    ingot boot assets --out /var/lib/ingot/boot --agent target/ingot-agent")]
+    ingot boot assets --out /var/lib/ingot/assets --agent target/ingot-agent\n  \
+    ingot boot assets --out assets --agent ingot-agent --kernel linux-image-cloud-amd64\n  \
+    ingot boot assets --out assets --agent ingot-agent --vmlinuz bzImage --modules lib/modules/6.1")]
 pub struct Assets {
     /// Folder to make or refresh
     #[arg(long, value_name = "DIR")]
@@ -45,6 +47,18 @@ pub struct Assets {
     /// Agent to pack: a static binary
     #[arg(long, value_name = "FILE")]
     pub agent: PathBuf,
+    /// Debian package of the kernel, from the sources that this host's apt knows
+    #[arg(long, value_name = "PACKAGE", default_value = "linux-image-amd64")]
+    pub kernel: String,
+    /// Kernel of your own, instead of a package
+    #[arg(long, value_name = "FILE", requires = "modules", conflicts_with = "kernel")]
+    pub vmlinuz: Option<PathBuf>,
+    /// Folder /lib/modules/RELEASE of that kernel
+    #[arg(long, value_name = "DIR", requires = "vmlinuz")]
+    pub modules: Option<PathBuf>,
+    /// EFI stub [default: the one of the Debian package systemd-boot-efi]
+    #[arg(long, value_name = "FILE")]
+    pub stub: Option<PathBuf>,
     /// Where downloaded packages are kept [default: the cache directory]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,

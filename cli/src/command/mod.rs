@@ -1,7 +1,11 @@
 //! One function per command: resolved arguments in, library calls, results out.
 
+pub mod boot;
+pub mod image;
 pub mod logs;
 pub mod machine;
 pub mod meta;
 pub mod policy;
 pub mod run;
+pub mod store;
+pub mod write;

@@ -1,12 +1,47 @@
 //! `policy check` and `policy why`.
 
-use wire::admin::{POLICY, RuleTrace, WHY, Why};
+use controller::policy::{BYTES_MAX, Policy};
+use wire::admin::{POLICY, PolicyProblem, RuleTrace, WHY, Why};
 use wire::expr::{Compared, Verdict};
 
-use crate::args::fleet::PolicyWhy;
+use crate::args::fleet::{PolicyCheck, PolicyWhy};
 use crate::client::Server;
+use crate::config;
 use crate::context::Context;
+use crate::exit::Code;
 use crate::render::{Out, Tone};
+
+/// `ingot policy check`. Problems are the result, not a failure to find them.
+pub fn check(args: &PolicyCheck, context: &Context) -> anyhow::Result<Code> {
+    let file = args.file.display().to_string();
+    let text = config::read(&args.file, "policy", BYTES_MAX as u64)?;
+    let report = Policy::check(&text);
+    if context.out.json {
+        context.out.document(&report)?;
+    } else if report.problems.is_empty() {
+        let rules = report.rules.join(", ");
+        let what = format!("{} rule{}", report.rules.len(), plural(report.rules.len()));
+        context.out.line(format!("{file}: {what}: {rules}").trim_end_matches(": "))?;
+    } else {
+        context.out.lines(problem_lines(&file, &text, &report.problems, &context.out))?;
+    }
+    Ok(if report.problems.is_empty() { Code::Done } else { Code::Mistake })
+}
+
+/// Every problem with its place and the line that it is in.
+pub fn problem_lines(file: &str, text: &str, problems: &[PolicyProblem], out: &Out) -> Vec<String> {
+    let lines = |problem: &PolicyProblem| {
+        let PolicyProblem { line, column, message } = problem;
+        let place = out.paint(Tone::Heading, &format!("{file}:{line}:{column}:"));
+        let excerpt = config::excerpt(text, *line, *column);
+        format!("{place} {message}{excerpt}")
+    };
+    problems.iter().map(lines).collect()
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
 
 /// `ingot policy why`.
 pub fn why(args: &PolicyWhy, context: &Context) -> anyhow::Result<()> {

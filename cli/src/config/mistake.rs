@@ -27,10 +27,11 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-fn excerpt(text: &str, line: usize, column: usize) -> String {
-    let source = text.lines().nth(line - 1).unwrap_or_default();
+/// The line with a mark below the column, each on a new line. Both count from 1.
+pub fn excerpt(text: &str, line: usize, column: usize) -> String {
+    let source = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
     let gutter = " ".repeat(line.to_string().len());
-    let pad = " ".repeat(column - 1);
+    let pad = " ".repeat(column.saturating_sub(1));
     format!("\n{line} | {source}\n{gutter} | {pad}^")
 }
 

@@ -4,15 +4,18 @@
 mod boot;
 mod mistake;
 
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use serde::Deserialize;
 
 use crate::context::PORT;
 use crate::exit::{Code, Failure};
+use crate::render::human::size;
 pub use boot::{Boot, Pool, Static};
+pub use mistake::excerpt;
 
 /// Longest configuration read, in bytes: far above any real one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -115,33 +118,41 @@ pub enum LogLevel {
 
 /// Reads the file. Relative paths in it start at its folder.
 pub fn load(path: &Path) -> anyhow::Result<Config> {
-    let text = read(path)?;
+    let text = read(path, "configuration", FILE_BYTES_MAX)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     Ok(parse(&text, &path.display().to_string())?.based_on(folder))
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
-    let what = format!("cannot read the configuration {}", path.display());
-    let size = std::fs::metadata(path).map(|meta| meta.len());
-    let text = match size {
-        Ok(size) if size > FILE_BYTES_MAX => {
-            return Err(Failure::new(Code::Mistake, "it is larger than a MiB")
-                .next("name a TOML file such as examples/ingot.toml"))
-            .context(what);
-        }
-        Ok(_) => std::fs::read_to_string(path),
-        Err(error) => Err(error),
+/// Reads a text file that people write; `what` is its name in messages.
+pub fn read(path: &Path, what: &str, bytes_max: u64) -> anyhow::Result<String> {
+    let context = format!("cannot read the {what} {}", path.display());
+    let read = || {
+        let mut text = String::new();
+        let mut file = File::open(path)?.take(bytes_max + 1);
+        file.read_to_string(&mut text).map(|_| text)
     };
-    text.map_err(|error| {
-        let code = if error.kind() == std::io::ErrorKind::NotFound {
-            Code::NotFound
-        } else {
-            Code::Failed
-        };
-        anyhow::Error::new(error)
-            .context(Failure::new(code, what).next("start from the commented examples/ingot.toml"))
-    })
+    let failure = |code| {
+        Failure::new(code, context.as_str()).next(format!("start from the commented {EXAMPLES}"))
+    };
+    match read() {
+        Ok(text) if text.len() as u64 > bytes_max => {
+            let cause = anyhow::anyhow!("it has more than {}", size(bytes_max));
+            Err(cause.context(failure(Code::Mistake)))
+        }
+        Ok(text) => Ok(text),
+        Err(error) => {
+            let code = match error.kind() {
+                ErrorKind::NotFound => Code::NotFound,
+                ErrorKind::InvalidData => Code::Mistake,
+                _ => Code::Failed,
+            };
+            Err(anyhow::Error::new(error).context(failure(code)))
+        }
+    }
 }
+
+/// Where people find every key explained.
+const EXAMPLES: &str = "examples/ingot.toml and examples/policy.toml";
 
 /// Parses the text; `name` is what messages call it.
 pub fn parse(text: &str, name: &str) -> anyhow::Result<Config> {

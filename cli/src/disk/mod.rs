@@ -2,6 +2,7 @@
 //! why it must not be touched.
 
 mod usage;
+mod write;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom};
@@ -13,7 +14,8 @@ use rustix::fs::{major, minor};
 use serde::Serialize;
 
 use crate::exit::{Code, Failure};
-pub use usage::Number;
+use usage::Number;
+pub use write::Writer;
 
 /// A disk that may be written to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,0 +1,134 @@
+//! `write`: an image onto a disk of this computer.
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+use futures::TryStreamExt;
+use serde::Serialize;
+use store_repo::{ImageDetails, Repo};
+use wire::{Digest, Reference};
+
+use super::store::open;
+use crate::args::image::Write;
+use crate::context::Context;
+use crate::disk::{self, Disk, Writer};
+use crate::exit::{Code, Failure};
+use crate::fault::Doing;
+use crate::render::Out;
+use crate::render::human::{duration, rate, size};
+use crate::render::progress::Reporter;
+use crate::render::sheet::Sheet;
+
+/// What will be done, before it is done.
+#[derive(Debug, Serialize)]
+struct Plan<'a> {
+    reference: &'a Reference,
+    image: Digest,
+    /// Bytes of the image, all of which are written.
+    image_bytes: u64,
+    /// Of these, bytes that are not zeros.
+    data_bytes: u64,
+    /// Bytes of the disk behind the image, which are left as they are.
+    untouched_bytes: u64,
+    disk: Disk,
+}
+
+/// `ingot write`.
+pub async fn write(args: &Write, context: &Context) -> anyhow::Result<()> {
+    let what = || format!("cannot write {} to {}", args.reference, args.device.display());
+    let repo = std::sync::Arc::new(open(context).await?);
+    let digest = repo.resolve(&args.reference).await.doing(what)?;
+    let image = repo.details(&digest).await.doing(what)?;
+    let plan = plan(args, &image).with_context(what)?;
+    if args.plan && context.out.json {
+        return context.out.document(&plan);
+    }
+    if args.plan {
+        return context.out.lines(plan_lines(&plan, &context.out));
+    }
+    plan_lines(&plan, &context.out).iter().for_each(|line| context.out.note(line));
+    if plan.disk.block_device && !args.yes {
+        let device = args.device.display();
+        return Err(Failure::new(Code::Refused, format!("everything on {device} would be lost"))
+            .next("look at it with --plan; go ahead with --yes"))
+        .with_context(what);
+    }
+    perform(&repo, &image, &plan, context).await.with_context(what)?;
+    if context.out.json {
+        return context.out.document(&plan);
+    }
+    Ok(())
+}
+
+fn plan<'a>(args: &'a Write, image: &ImageDetails) -> anyhow::Result<Plan<'a>> {
+    let disk = disk::inspect(&args.device)?;
+    let image_bytes = image.envelope.disk_bytes;
+    let Some(untouched_bytes) = disk.size_bytes.checked_sub(image_bytes) else {
+        let found = size(disk.size_bytes);
+        let what = format!("the disk has {found} and the image needs {}", size(image_bytes));
+        let next = match disk.block_device {
+            true => "choose a larger disk".to_owned(),
+            false => format!("truncate -s {image_bytes} {}", disk.path.display()),
+        };
+        return Err(Failure::new(Code::Refused, what).next(next).into());
+    };
+    Ok(Plan {
+        reference: &args.reference,
+        image: image.digest,
+        image_bytes,
+        data_bytes: image.data_bytes,
+        untouched_bytes,
+        disk,
+    })
+}
+
+fn plan_lines(plan: &Plan<'_>, out: &Out) -> Vec<String> {
+    let mut sheet = Sheet::default();
+    sheet.entry("image", format!("{} ({})", plan.reference, plan.image.short()));
+    let model = plan.disk.model.as_deref().map_or_else(String::new, |model| format!(", {model}"));
+    let kind = if plan.disk.block_device { "" } else { ", a file" };
+    let disk = size(plan.disk.size_bytes);
+    sheet.entry("disk", format!("{}: {disk}{model}{kind}", plan.disk.path.display()));
+    let zeros = plan.image_bytes.saturating_sub(plan.data_bytes);
+    sheet
+        .entry("writes", format!("{} of content, {} of zeros", size(plan.data_bytes), size(zeros)));
+    if plan.untouched_bytes > 0 {
+        sheet.entry("leaves", format!("the last {} as they are", size(plan.untouched_bytes)));
+    }
+    sheet.lines(out)
+}
+
+async fn perform(
+    repo: &std::sync::Arc<Repo>,
+    image: &ImageDetails,
+    plan: &Plan<'_>,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let total = Some(plan.image_bytes);
+    let reporter = Reporter::new(&context.out);
+    let mut pieces = repo.read(&image.digest).await.doing(|| "cannot read the image")?;
+    let mut writer = Writer::begin(disk::open(&plan.disk)?, &image.envelope)?;
+    reporter.step("writing");
+    while let Some(piece) = pieces.try_next().await.doing(|| "cannot read the image")? {
+        writer.write(&piece)?;
+        reporter.bytes(writer.done_bytes(), total);
+    }
+    reporter.step("reading back and comparing");
+    // On a thread of its own, so that Ctrl-C is still heard.
+    let envelope = image.envelope.clone();
+    let reporter = tokio::task::spawn_blocking(move || {
+        writer.seal(&envelope, &|done| reporter.bytes(done, total)).map(|()| reporter)
+    })
+    .await
+    .context("comparing ended in the middle; please report this")??;
+    reporter.finish();
+    let (took, path) = (began.elapsed(), plan.disk.path.display());
+    context.out.note(format!(
+        "{path} is {} now, every byte read back and compared: {}, {}",
+        plan.reference,
+        duration(took),
+        rate(plan.image_bytes, took)
+    ));
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! What the store's errors mean for the exit code, and what to do next.
+
+use std::error::Error;
+
+use store_repo::{ExportError, ImportError, NameError, OpenError, ReadError, StorageError};
+
+use crate::exit::{Code, Failure};
+
+/// An error of a library with a place in the table of exit codes.
+pub trait Fault: Error + Send + Sync + Sized + 'static {
+    /// Its code.
+    fn code(&self) -> Code;
+
+    /// What to do next, where its own text does not say so.
+    fn next(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// Says what was tried when a library failed.
+pub trait Doing<T> {
+    /// `what` is a lower-case fragment: `cannot show web:1`.
+    fn doing<S: Into<String>>(self, what: impl FnOnce() -> S) -> anyhow::Result<T>;
+}
+
+impl<T, E: Fault> Doing<T> for Result<T, E> {
+    fn doing<S: Into<String>>(self, what: impl FnOnce() -> S) -> anyhow::Result<T> {
+        self.map_err(|error| {
+            let failure = Failure::new(error.code(), what());
+            let failure = match error.next() {
+                Some(next) => failure.next(next),
+                None => failure,
+            };
+            anyhow::Error::new(error).context(failure)
+        })
+    }
+}
+
+impl Fault for OpenError {
+    fn code(&self) -> Code {
+        match self {
+            OpenError::Absent { .. } => Code::NotFound,
+            OpenError::Url { .. } => Code::Usage,
+            OpenError::Marker { .. } => Code::Damaged,
+            OpenError::Storage { source, .. } => source.code(),
+            _ => Code::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<&'static str> {
+        match self {
+            OpenError::Storage { .. } => {
+                Some("check the folder's permissions, or name another store with --store")
+            }
+            _ => Some("name another store with --store or INGOT_STORE"),
+        }
+    }
+}
+
+impl Fault for NameError {
+    fn code(&self) -> Code {
+        match self {
+            NameError::Unknown { .. } => Code::NotFound,
+            NameError::HasDigest { .. } => Code::Usage,
+            NameError::Storage(error) => error.code(),
+        }
+    }
+
+    fn next(&self) -> Option<&'static str> {
+        match self {
+            NameError::Unknown { .. } => Some("`ingot ls` lists the images"),
+            _ => None,
+        }
+    }
+}
+
+impl Fault for ReadError {
+    fn code(&self) -> Code {
+        match self {
+            ReadError::Unknown { .. } => Code::NotFound,
+            ReadError::Storage(error) => error.code(),
+            ReadError::Broken => Code::Failed,
+            _ => Code::Damaged,
+        }
+    }
+}
+
+impl Fault for StorageError {
+    fn code(&self) -> Code {
+        match self {
+            StorageError::Missing { .. } | StorageError::TooLong { .. } => Code::Damaged,
+            _ => Code::Failed,
+        }
+    }
+}
+
+impl Fault for ImportError {
+    fn code(&self) -> Code {
+        match self {
+            ImportError::Source { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Code::NotFound
+            }
+            ImportError::Reference { .. } => Code::Usage,
+            ImportError::Storage(error) => error.code(),
+            _ => Code::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<&'static str> {
+        match self {
+            ImportError::Source { .. } => {
+                Some("name a raw disk image, a device, or - for a stream")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Fault for ExportError {
+    fn code(&self) -> Code {
+        match self {
+            ExportError::Read(error) => error.code(),
+            ExportError::TooSmall { .. } => Code::Refused,
+            _ => Code::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<&'static str> {
+        match self {
+            ExportError::Write { .. } => {
+                Some("check that its folder exists, is yours, and has room")
+            }
+            _ => None,
+        }
+    }
+}
