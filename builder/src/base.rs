@@ -1,0 +1,129 @@
+//! The root tree that a recipe starts from, made by mmdebstrap.
+
+use std::fs;
+use std::path::Path;
+
+use wire::Digest;
+
+use crate::EPOCH;
+use crate::apt::{self, Sources};
+use crate::cache::{Cache, CacheError, Kind, at};
+use crate::key::Key;
+use crate::progress::Outcome;
+use crate::recipe::Base;
+use crate::tool::{self, Log, ToolError};
+use crate::tree::{self, Layer, TreeError};
+
+/// Packages of every image: what boots, finds its disk and its network, and
+/// can be reached.
+pub const PACKAGES: [&str; 9] = [
+    "dbus",
+    "e2fsprogs",
+    "initramfs-tools",
+    "iproute2",
+    "kmod",
+    "systemd-resolved",
+    "systemd-sysv",
+    "udev",
+    "zstd",
+];
+
+/// Why there is no base.
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// mmdebstrap does not tell its version.
+    #[error("cannot ask mmdebstrap for its version")]
+    Version(#[source] ToolError),
+    /// It cannot be made.
+    #[error("cannot make the base tree of {distro}")]
+    Make {
+        /// The release.
+        distro: &'static str,
+        /// Why.
+        #[source]
+        source: TreeError,
+    },
+}
+
+/// Name of the base tree of `base`.
+pub(crate) fn key(base: &Base, sources: &Sources) -> Result<Digest, BaseError> {
+    let mut version = tool::command("mmdebstrap", EPOCH);
+    let version = tool::output(version.arg("--version")).map_err(BaseError::Version)?;
+    Ok(Key::new("ingot base tree 1")
+        .field("distro", base.distro.name())
+        .field("sources", sources.text())
+        .list("packages", packages(base).iter())
+        .field("epoch", EPOCH.to_string())
+        .field("mmdebstrap", version)
+        .digest())
+}
+
+/// The base tree: from the cache, unless it is too old, or made.
+pub(crate) fn get(
+    cache: &Cache,
+    work: &Path,
+    base: &Base,
+    sources: &Sources,
+    key: &Digest,
+    age_max: Option<std::time::Duration>,
+    log: Log<'_>,
+) -> Result<(Outcome, Layer), BaseError> {
+    let _lock = cache.lock_entry(Kind::Tree, key, log)?;
+    if let Some(layer) = cache.find(Kind::Tree, key, age_max) {
+        return Ok((Outcome::Cached, layer));
+    }
+    let list = work.join("sources.list");
+    fs::write(&list, sources.text()).map_err(at("write", &list))?;
+    let debs = apt::debs_folder(cache, base.distro)?;
+    let mut command = mmdebstrap(base, work, &debs, &list);
+    let layer = tree::store(cache, key, work, &mut command, log)
+        .map_err(|source| BaseError::Make { distro: base.distro.name(), source })?;
+    Ok((Outcome::Done, layer))
+}
+
+fn packages(base: &Base) -> Vec<&str> {
+    let mut names: Vec<&str> = PACKAGES.to_vec();
+    names.extend(base.packages.iter().map(String::as_str));
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The cache of packages is on the same filesystem as the work folder: hard
+/// links bring packages in and out, each at once or not at all.
+fn mmdebstrap(base: &Base, work: &Path, debs: &Path, list: &Path) -> std::process::Command {
+    let mut command = tool::command("mmdebstrap", EPOCH);
+    apt::with_proxies(&mut command);
+    command
+        .env("TMPDIR", work)
+        .env("DEBS", debs)
+        .args(["--mode=root", "--variant=minbase", "--format=tar", "--architectures=amd64"])
+        .args(["--skip=download/empty", "--skip=essential/unlink", "--skip=output/dev"])
+        .arg(format!("--include={}", packages(base).join(",")))
+        .arg("--aptopt=APT::Install-Recommends \"false\"")
+        .arg("--dpkgopt=force-unsafe-io");
+    for proxy in apt::proxy_settings() {
+        command.arg(format!("--aptopt={}", proxy.trim_end_matches(';')));
+    }
+    command
+        .arg(
+            "--setup-hook=mkdir -p \"$1/var/cache/apt/archives\" && find \"$DEBS\" -maxdepth 1 \
+             -name '*.deb' -exec ln -t \"$1/var/cache/apt/archives\" {} +",
+        )
+        .arg(
+            "--customize-hook=find \"$1/var/cache/apt/archives\" -maxdepth 1 -name '*.deb' \
+             -exec sh -c 'for deb; do ln \"$deb\" \"$DEBS\" 2>/dev/null || :; done' sh {} +",
+        )
+        // mmdebstrap leaves its settings for later package work; ours are not the system's.
+        .arg(
+            "--customize-hook=rm -f \"$1/etc/apt/apt.conf.d/99mmdebstrap\" \
+             \"$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap\"",
+        )
+        .arg(base.distro.codename())
+        .arg("-")
+        .arg(list);
+    command
+}
