@@ -1,0 +1,300 @@
+//! The loop: tell the controller who this is, do what it says, ask again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use store_remote::{Backoff, Client, FetchError, Options, Timing};
+use wire::api::{CheckIn, CheckedIn, VERSION};
+use wire::{DeployOrder, HoldOrder, Inventory, MachineId, Order, Start, Step};
+
+use crate::choose::{ChooseError, choose, describe};
+use crate::console::printable;
+use crate::controller::{Controller, ControllerError};
+use crate::install::{InstallError, Job, install, objection};
+use crate::inventory::{self, Candidate, Roots};
+use crate::report::{Done, Report, chain};
+use crate::start::{self, Exit, LoadError};
+use crate::target::Disk;
+
+/// Waits between tries to reach the controller; the tries never end.
+const BACKOFF: Backoff =
+    Backoff { first: Duration::from_millis(500), max: Duration::from_secs(15) };
+/// Least and longest wait before a machine that holds asks again.
+const HOLD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+/// Wait after a failure, before the controller decides about another try.
+const AFTER_FAILURE: Backoff =
+    Backoff { first: Duration::from_secs(5), max: Duration::from_secs(60) };
+/// How long starting the OS may wait for the controller to hear of it: a
+/// machine with an installed OS is to come up also where the server is down.
+const FLUSH: Duration = Duration::from_secs(60);
+
+/// An agent that has a network.
+pub struct Agent {
+    /// Base URL of controller and store.
+    pub server: String,
+    /// Where the kernel's file systems are.
+    pub roots: Roots,
+    /// Random name of this boot.
+    pub boot: String,
+    /// The card that the server is reached through.
+    pub booted: Option<String>,
+    /// Where to say what happens.
+    pub report: Report,
+    /// How patient the store's client is.
+    pub options: Options,
+}
+
+/// Why a deployment failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// The image is not to be had.
+    #[error("the image cannot be had")]
+    Envelope(#[source] FetchError),
+    /// There is no disk to choose.
+    #[error(transparent)]
+    Choose(#[from] ChooseError),
+    /// The disk cannot be opened.
+    #[error("opening {disk} for writing failed; is it in use?")]
+    Open {
+        /// The disk.
+        disk: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Installing failed.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// The installed OS cannot be started.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl Agent {
+    fn timing(&self) -> &dyn Timing {
+        &*self.report.timing
+    }
+
+    /// Runs until there is something to leave into.
+    pub fn run(&self, controller: &Controller) -> Exit {
+        let mut failures = 0;
+        loop {
+            let inventory = self.take_inventory();
+            let checked_in = self.check_in(controller, &inventory);
+            self.report.log.set_machine(checked_in.machine.clone());
+            match checked_in.order {
+                Order::Hold(hold) => self.hold(&checked_in.machine, &inventory, &hold),
+                Order::Unknown => {
+                    let reason = "the controller gave an order that this agent does not know; \
+                                  update the boot assets"
+                        .to_owned();
+                    let hold = HoldOrder { reason, retry_secs: 60 };
+                    self.hold(&checked_in.machine, &inventory, &hold);
+                }
+                Order::Deploy(order) => match self.obey(&checked_in.machine, &order) {
+                    Ok(exit) => return exit,
+                    Err(()) => {
+                        failures += 1;
+                        let wait = AFTER_FAILURE.delay(failures, self.timing().random());
+                        let secs = wait.as_secs();
+                        self.report.say(&format!("asking the controller again in {secs} s"));
+                        self.timing().sleep(wait);
+                    }
+                },
+            }
+        }
+    }
+
+    fn take_inventory(&self) -> Inventory {
+        inventory::read(&self.roots, self.booted.as_deref())
+    }
+
+    /// Asks until there is an answer.
+    fn check_in(&self, controller: &Controller, inventory: &Inventory) -> CheckedIn {
+        let request = CheckIn {
+            version: VERSION,
+            boot: self.boot.clone(),
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            inventory: inventory.clone(),
+        };
+        let mut failures = 0;
+        let mut last_said = String::new();
+        loop {
+            let error: ControllerError = match controller.check_in(&request) {
+                Ok(checked_in) => return checked_in,
+                Err(error) => error,
+            };
+            failures += 1;
+            let text = chain(&error);
+            // The same over and over only every minute or so.
+            if text != last_said || failures % 5 == 0 {
+                self.report.console.say(&format!("check-in: {text}; trying on"));
+                last_said = text;
+            }
+            self.timing().sleep(BACKOFF.delay(failures, self.timing().random()));
+        }
+    }
+
+    fn hold(&self, machine: &MachineId, inventory: &Inventory, hold: &HoldOrder) {
+        let wait = Duration::from_secs(hold.retry_secs.into()).clamp(HOLD.0, HOLD.1);
+        self.report.console.say(&hold_text(machine, inventory, hold, wait));
+        self.timing().sleep(wait);
+    }
+
+    /// Does a deployment; says and reports what fails.
+    fn obey(&self, machine: &MachineId, order: &DeployOrder) -> Result<Exit, ()> {
+        self.report.log.set_run(Some((order.run.clone(), order.attempt)));
+        let result = self.deploy(machine, order);
+        if let Err(error) = &result {
+            self.report.say(&format!("deployment of {} failed: {}", order.reference, chain(error)));
+        }
+        if result.is_err() {
+            self.report.log.flush(FLUSH);
+        }
+        result.map_err(|_| ())
+    }
+
+    fn deploy(&self, machine: &MachineId, order: &DeployOrder) -> Result<Exit, DeployError> {
+        let report = &self.report;
+        report.say(&format!(
+            "deploy {} ({}), run {}, attempt {}",
+            order.reference,
+            order.image.short(),
+            order.run,
+            order.attempt
+        ));
+        let timing = Arc::clone(&report.timing);
+        let client =
+            Client::new(&self.server, self.options, timing).map_err(DeployError::Envelope)?;
+        let candidates = inventory::disks(&self.roots);
+        // Found out before the steps that it decides about, and told by the first of them.
+        let chosen = choose(&candidates, &order.disk);
+        let envelope = client.envelope(&order.image).map_err(DeployError::Envelope);
+        let (disk, envelope) = match (chosen, envelope) {
+            (Ok(disk), Ok(envelope)) => (disk, envelope),
+            (Err(error), _) => return self.failed_plan(error.into()),
+            (_, Err(error)) => return self.failed_plan(error),
+        };
+        let bytes = disk.disk.size_bytes;
+        match objection(disk.disk.receipt.as_ref(), order, disk.identity(), bytes) {
+            None => self.skip_installation(&describe(disk)),
+            Some(reason) => {
+                report.say(&format!("{}: {reason}", disk.disk.name));
+                self.install(machine, order, &envelope, disk, &client)?;
+            }
+        }
+        self.start(order.start, disk, &envelope)
+    }
+
+    fn failed_plan<T>(&self, error: DeployError) -> Result<T, DeployError> {
+        self.report.step(Step::Plan, |_| Err(error))
+    }
+
+    fn skip_installation(&self, disk: &str) {
+        let reason = format!("the receipt on {disk} is equal");
+        for step in [Step::Plan, Step::Transfer, Step::Verify, Step::Seal] {
+            let skipped = Done::Skipped((), reason.clone());
+            let _ = self.report.step(step, |_| Ok::<_, DeployError>(skipped));
+        }
+    }
+
+    fn install(
+        &self,
+        machine: &MachineId,
+        order: &DeployOrder,
+        envelope: &store_format::Envelope,
+        disk: &Candidate,
+        client: &Client,
+    ) -> Result<(), DeployError> {
+        let opened = Disk::open(&disk.path, disk.disk.sector_bytes, disk.zeroes);
+        let target = match opened {
+            Ok(target) => target,
+            Err(source) => {
+                return self.failed_plan(DeployError::Open { disk: describe(disk), source });
+            }
+        };
+        install(&Job {
+            order,
+            machine,
+            envelope: envelope.clone(),
+            disk: describe(disk),
+            identity: disk.identity().map(str::to_owned),
+            target: &target,
+            client,
+            report: &self.report,
+        })?;
+        Ok(())
+    }
+
+    /// Prepares to leave. Where kexec does not work the firmware has to do.
+    fn start(
+        &self,
+        how: Start,
+        disk: &Candidate,
+        envelope: &store_format::Envelope,
+    ) -> Result<Exit, DeployError> {
+        let exit = match how {
+            Start::Kexec => self.report.step(Step::Start, |_| {
+                let os = start::read(&disk.path, envelope)?;
+                start::load(&os)?;
+                Ok::<_, LoadError>(Done::Done(Exit::Kexec))
+            }),
+            Start::PowerOff => self.report.step(Step::Start, |_| Ok(Done::Done(Exit::PowerOff))),
+            Start::Reboot | Start::Unknown => {
+                self.report.step(Step::Start, |_| Ok(Done::Done(Exit::Reboot)))
+            }
+        };
+        let exit = exit.unwrap_or_else(|_| {
+            self.report.say("the installed OS cannot be started from here: restarting the machine");
+            Exit::Reboot
+        });
+        if !self.report.log.flush(FLUSH) {
+            self.report.console.say("the controller is away; starting without it");
+        }
+        Ok(exit)
+    }
+}
+
+/// What a person in front of a waiting machine needs to know.
+fn hold_text(
+    machine: &MachineId,
+    inventory: &Inventory,
+    hold: &HoldOrder,
+    wait: Duration,
+) -> String {
+    let system = &inventory.system;
+    let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "not reported".to_owned());
+    let macs: Vec<_> =
+        inventory.nics.iter().map(|nic| format!("{} {}", nic.name, nic.mac)).collect();
+    let rule = "-".repeat(72);
+    let lines = [
+        rule.clone(),
+        "This machine waits. Nothing on its disks is touched.".to_owned(),
+        format!("  machine       {machine}"),
+        format!("  manufacturer  {}", known(&system.manufacturer)),
+        format!("  model         {}", known(&system.product)),
+        format!("  serial        {}", known(&system.serial)),
+        format!("  cards         {}", macs.join(", ")),
+        format!("Why: {}", hold.reason),
+        format!("It asks again in {} s.", wait.as_secs()),
+        rule,
+    ];
+    lines.map(|line| printable(&line)).join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_says_who_why_and_when() {
+        let mut inventory = Inventory::default();
+        inventory.system.product = Some("R640".into());
+        let hold = HoldOrder { reason: "no rule\nmatches".into(), retry_secs: 30 };
+        let machine = "m-1".parse().unwrap();
+        let text = hold_text(&machine, &inventory, &hold, Duration::from_secs(30));
+        for part in ["m-1", "R640", "not reported", "Why: no rule matches", "again in 30 s"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Which disk an image goes to. A wrong guess destroys somebody's data, so
+//! nothing is guessed.
+
+use wire::{Bus, DiskChoice};
+
+use crate::inventory::Candidate;
+use crate::progress::size;
+
+/// Why no disk was chosen.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChooseError {
+    /// There is no disk at all.
+    #[error("this machine shows no disk: check cabling and the controller's mode in the firmware")]
+    NoDisk,
+    /// No disk meets the order.
+    #[error("no disk fits what the policy asks for; {0}")]
+    NoneFits(String),
+    /// More than one disk meets the order.
+    #[error(
+        "{count} disks fit what the policy asks for; name one in the policy, by serial, wwid, \
+         model or size; {list}"
+    )]
+    Ambiguous {
+        /// How many.
+        count: usize,
+        /// Them, for people.
+        list: String,
+    },
+}
+
+/// The one disk that meets all criteria.
+pub fn choose<'a>(
+    candidates: &'a [Candidate],
+    choice: &DiskChoice,
+) -> Result<&'a Candidate, ChooseError> {
+    if candidates.is_empty() {
+        return Err(ChooseError::NoDisk);
+    }
+    let fitting: Vec<_> = candidates.iter().filter(|c| objection(c, choice).is_none()).collect();
+    let list = |of: &mut dyn Iterator<Item = String>| of.collect::<Vec<_>>().join("; ");
+    match fitting.as_slice() {
+        [one] => Ok(one),
+        [] => {
+            let say = |c: &Candidate| match objection(c, choice) {
+                Some(why) => format!("{}: {why}", describe(c)),
+                None => describe(c),
+            };
+            Err(ChooseError::NoneFits(list(&mut candidates.iter().map(say))))
+        }
+        several => Err(ChooseError::Ambiguous {
+            count: several.len(),
+            list: list(&mut several.iter().map(|c| describe(c))),
+        }),
+    }
+}
+
+/// Why a disk is not to be written to.
+fn objection(candidate: &Candidate, choice: &DiskChoice) -> Option<String> {
+    let disk = &candidate.disk;
+    if let Some(used_by) = &candidate.used_by {
+        return Some(used_by.clone());
+    }
+    let never = [
+        (disk.read_only, "it is read-only"),
+        (disk.removable, "it is removable"),
+        (disk.bus == Some(Bus::Usb), "it is a USB disk"),
+    ];
+    if let Some((_, why)) = never.into_iter().find(|(applies, _)| *applies) {
+        return Some(why.to_owned());
+    }
+    let texts = [
+        ("serial", &choice.serial, &disk.serial),
+        ("wwid", &choice.wwid, &disk.wwid),
+        ("model", &choice.model, &disk.model),
+    ];
+    for (what, wanted, has) in texts {
+        if wanted.is_some() && wanted != has {
+            return Some(format!("its {what} is not {:?}", wanted.as_deref().unwrap_or_default()));
+        }
+    }
+    let bytes = disk.size_bytes;
+    if choice.size_bytes_min.is_some_and(|min| bytes < min) {
+        return Some("it is too small".to_owned());
+    }
+    choice.size_bytes_max.is_some_and(|max| bytes > max).then(|| "it is too large".to_owned())
+}
+
+/// A disk as people recognise it: `vda (4.0 GiB, virtio, serial X)`.
+pub fn describe(candidate: &Candidate) -> String {
+    let disk = &candidate.disk;
+    let mut parts = vec![size(disk.size_bytes)];
+    let named = [("", &disk.model), ("serial ", &disk.serial), ("wwid ", &disk.wwid)];
+    for (name, value) in named {
+        parts.extend(value.as_ref().map(|value| format!("{name}{value}")));
+    }
+    format!("{} ({})", disk.name, parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::Disk;
+
+    use super::*;
+
+    fn disk(name: &str, change: impl FnOnce(&mut Candidate)) -> Candidate {
+        let disk = Disk {
+            name: name.into(),
+            size_bytes: 1 << 30,
+            sector_bytes: 512,
+            serial: Some(format!("S-{name}")),
+            bus: Some(Bus::Virtio),
+            ..Disk::default()
+        };
+        let path = format!("/dev/{name}").into();
+        let mut candidate = Candidate { disk, path, used_by: None, zeroes: false };
+        change(&mut candidate);
+        candidate
+    }
+
+    fn names(candidates: &[Candidate], choice: &DiskChoice) -> Result<String, ChooseError> {
+        choose(candidates, choice).map(|c| c.disk.name.clone())
+    }
+
+    #[test]
+    fn never_takes_what_may_not_be_written_to() {
+        let spoilt: [(fn(&mut Candidate), &str); 4] = [
+            (|c| c.disk.removable = true, "it is removable"),
+            (|c| c.disk.read_only = true, "it is read-only"),
+            (|c| c.disk.bus = Some(Bus::Usb), "it is a USB disk"),
+            (|c| c.used_by = Some("sda1 is mounted".into()), "sda1 is mounted"),
+        ];
+        for (change, why) in spoilt {
+            let disks = [disk("sda", change)];
+            // Not even where the order names exactly this disk.
+            let choice = DiskChoice { serial: Some("S-sda".into()), ..DiskChoice::default() };
+            match choose(&disks, &choice) {
+                Err(ChooseError::NoneFits(list)) => assert!(list.contains(why), "{list}"),
+                other => panic!("{other:?}"),
+            }
+            let disks = [disk("sda", change), disk("sdb", |_| {})];
+            assert_eq!(names(&disks, &DiskChoice::default()), Ok("sdb".into()));
+        }
+    }
+
+    #[test]
+    fn an_ambiguous_choice_is_refused_with_the_candidates() {
+        let disks = [disk("sda", |_| {}), disk("sdb", |c| c.disk.size_bytes = 2 << 30)];
+        let error = choose(&disks, &DiskChoice::default()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("S-sda") && text.contains("S-sdb") && text.contains("2.0 GiB"),
+            "{text}"
+        );
+        assert_eq!(choose(&[], &DiskChoice::default()), Err(ChooseError::NoDisk));
+    }
+
+    #[test]
+    fn every_criterion_decides() {
+        let disks = [
+            disk("sda", |c| {
+                c.disk.model = Some("M".into());
+                c.disk.wwid = Some("W".into());
+            }),
+            disk("sdb", |c| c.disk.size_bytes = 2 << 30),
+        ];
+        let any = DiskChoice::default;
+        let choices = [
+            (DiskChoice { serial: Some("S-sda".into()), ..any() }, "sda"),
+            (DiskChoice { wwid: Some("W".into()), ..any() }, "sda"),
+            (DiskChoice { model: Some("M".into()), ..any() }, "sda"),
+            (DiskChoice { size_bytes_max: Some(1 << 30), ..any() }, "sda"),
+            (DiskChoice { size_bytes_min: Some((1 << 30) + 1), ..any() }, "sdb"),
+        ];
+        for (choice, name) in choices {
+            assert_eq!(names(&disks, &choice).as_deref(), Ok(name), "{choice:?}");
+        }
+        let both =
+            DiskChoice { serial: Some("S-sda".into()), size_bytes_min: Some(2 << 30), ..any() };
+        assert!(matches!(choose(&disks, &both), Err(ChooseError::NoneFits(_))));
+    }
+}

@@ -1,0 +1,101 @@
+//! The conversation with the controller.
+
+use std::io::Read;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wire::api::{CHECK_IN, CheckIn, CheckedIn, EVENTS, ErrorBody, EventBatch, EventsSeen};
+
+/// Why the controller was of no help.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// No answer, or the connection broke.
+    #[error("{url}: no answer or a broken one")]
+    Transport {
+        /// What was asked.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<ureq::Error>,
+    },
+    /// The controller refused.
+    #[error("{url}: the controller answered {status}: {said}")]
+    Status {
+        /// What was asked.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// What it said about it.
+        said: String,
+    },
+    /// The answer makes no sense.
+    #[error("{url}: the answer is not what a controller says; is this the right server?")]
+    Answer {
+        /// What was asked.
+        url: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The controller, seen over HTTP.
+pub struct Controller {
+    base: String,
+    http: ureq::Agent,
+}
+
+/// Most bytes of an answer.
+const ANSWER_BYTES_MAX: u64 = 256 << 10;
+
+impl Controller {
+    /// The controller at `base`. Does not connect.
+    pub fn new(base: &str) -> Controller {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .timeout_global(Some(Duration::from_secs(60)))
+            // A server that restarted has forgotten the connections of the last one.
+            .max_idle_age(Duration::from_secs(5))
+            .user_agent(concat!("ingot-agent/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Controller { base: base.to_owned(), http: ureq::Agent::new_with_config(config) }
+    }
+
+    /// Says who this machine is and asks what to do.
+    pub fn check_in(&self, check_in: &CheckIn) -> Result<CheckedIn, ControllerError> {
+        self.post(CHECK_IN, check_in)
+    }
+
+    /// Hands events over.
+    pub fn events(&self, batch: &EventBatch) -> Result<EventsSeen, ControllerError> {
+        self.post(EVENTS, batch)
+    }
+
+    fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ControllerError> {
+        let url = format!("{}{path}", self.base);
+        let failed = |source: ureq::Error| ControllerError::Transport {
+            url: url.clone(),
+            source: Box::new(source),
+        };
+        let mut response = self.http.post(&url).send_json(body).map_err(failed)?;
+        let mut bytes = Vec::new();
+        let mut reader = response.body_mut().as_reader().take(ANSWER_BYTES_MAX);
+        reader.read_to_end(&mut bytes).map_err(|error| failed(error.into()))?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            let said = serde_json::from_slice::<ErrorBody>(&bytes);
+            let said = said.map_or_else(|_| "(no reason given)".to_owned(), |body| body.error);
+            return Err(ControllerError::Status { url, status, said });
+        }
+        serde_json::from_slice(&bytes).map_err(|source| ControllerError::Answer { url, source })
+    }
+}

@@ -1,0 +1,150 @@
+//! Starting what is installed.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use ext4_view::{Ext4, Ext4Error, Ext4Read};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::system::{RebootCommand, reboot};
+use store_format::Envelope;
+
+use crate::sys;
+
+/// Why an installed OS could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The image does not say how.
+    #[error("the image does not say which kernel to start: use the start \"reboot\" for it")]
+    NoBootSpec,
+    /// The disk cannot be read.
+    #[error("opening the disk failed")]
+    Open(#[source] io::Error),
+    /// The filesystem cannot be read.
+    #[error("partition {partition} has no ext4 filesystem that can be read")]
+    Filesystem {
+        /// Number of the partition.
+        partition: u32,
+        /// Why.
+        #[source]
+        source: Ext4Error,
+    },
+    /// A file cannot be read.
+    #[error("{path} cannot be read from partition {partition}")]
+    File {
+        /// Its path.
+        path: String,
+        /// Number of the partition.
+        partition: u32,
+        /// Why.
+        #[source]
+        source: Ext4Error,
+    },
+    /// There is no memory to hold kernel and initrd.
+    #[error("keeping kernel and initrd in memory failed")]
+    Memory(#[source] io::Error),
+    /// The kernel refused.
+    #[error(
+        "the running kernel does not take the installed one (is kexec switched off, or the kernel \
+         not signed by a known key?)"
+    )]
+    Kexec(#[source] io::Error),
+}
+
+/// Kernel, initrd and command line of an installed OS.
+pub struct Os {
+    /// The kernel's file.
+    pub kernel: Vec<u8>,
+    /// The initial ramdisk's file.
+    pub initrd: Option<Vec<u8>>,
+    /// The command line.
+    pub cmdline: String,
+}
+
+/// Part of a disk, for reading only.
+struct Part {
+    disk: std::fs::File,
+    start: u64,
+    bytes: u64,
+}
+
+impl Ext4Read for Part {
+    fn read(
+        &mut self,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
+        let end = offset.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > self.bytes) {
+            return Err("the filesystem reaches past its partition".into());
+        }
+        std::os::unix::fs::FileExt::read_exact_at(&self.disk, buffer, self.start + offset)?;
+        Ok(())
+    }
+}
+
+/// Reads an installed OS from its disk; nothing is mounted, nothing written.
+pub fn read(disk: &Path, envelope: &Envelope) -> Result<Os, LoadError> {
+    let boot = envelope.boot.as_ref().ok_or(LoadError::NoBootSpec)?;
+    let partition = boot.partition;
+    let region = envelope.region_of(partition).ok_or(LoadError::NoBootSpec)?;
+    let file = std::fs::File::open(disk).map_err(LoadError::Open)?;
+    // A grown partition has a larger filesystem than the image had.
+    let end = match envelope.grow == Some(partition) {
+        true => io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(LoadError::Open)?,
+        false => region.start + region.bytes,
+    };
+    let part = Part { disk: file, start: region.start, bytes: end.saturating_sub(region.start) };
+    let filesystem =
+        Ext4::load(Box::new(part)).map_err(|source| LoadError::Filesystem { partition, source })?;
+    let read = |path: &str| {
+        let failed = |source| LoadError::File { path: path.to_owned(), partition, source };
+        filesystem.read(path).map_err(failed)
+    };
+    let initrd = boot.initrd.as_deref().map(read).transpose()?;
+    Ok(Os { kernel: read(&boot.kernel)?, initrd, cmdline: boot.cmdline.clone() })
+}
+
+/// Hands an OS to the running kernel, for [`Exit::Kexec`].
+pub fn load(os: &Os) -> Result<(), LoadError> {
+    let file = |name: &str, bytes: &[u8]| -> io::Result<OwnedFd> {
+        let fd = memfd_create(name, MemfdFlags::CLOEXEC)?;
+        let mut file = std::fs::File::from(fd);
+        io::Write::write_all(&mut file, bytes)?;
+        Ok(file.into())
+    };
+    let kernel = file("kernel", &os.kernel).map_err(LoadError::Memory)?;
+    let initrd = os.initrd.as_ref().map(|bytes| file("initrd", bytes)).transpose();
+    let initrd = initrd.map_err(LoadError::Memory)?;
+    let nul = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let cmdline = CString::new(os.cmdline.as_str()).map_err(nul).map_err(LoadError::Kexec)?;
+    let loaded =
+        sys::kexec_file_load(kernel.as_fd(), initrd.as_ref().map(|fd| fd.as_fd()), &cmdline);
+    loaded.map_err(LoadError::Kexec)
+}
+
+/// How to leave this kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Into the kernel that was loaded.
+    Kexec,
+    /// Through the firmware.
+    Reboot,
+    /// Off.
+    PowerOff,
+}
+
+/// Leaves; comes back only with an error.
+pub fn leave(exit: Exit) -> io::Error {
+    rustix::fs::sync();
+    let command = match exit {
+        Exit::Kexec => RebootCommand::Kexec,
+        Exit::Reboot => RebootCommand::Restart,
+        Exit::PowerOff => RebootCommand::PowerOff,
+    };
+    match reboot(command) {
+        Ok(()) => io::Error::other("the kernel did not do it"),
+        Err(error) => error.into(),
+    }
+}

@@ -1,0 +1,157 @@
+//! The few kernel calls that no safe wrapper offers. The only unsafe code of the agent.
+
+#![expect(unsafe_code, reason = "ioctls and kexec_file_load have no safe wrapper")]
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libc::{c_char, c_int, c_short, c_ulong, ifreq, sockaddr, sockaddr_in};
+
+// linux/fs.h; not in libc.
+const BLKRRPART: c_ulong = 0x125f;
+const BLKFLSBUF: c_ulong = 0x1261;
+const BLKZEROOUT: c_ulong = 0x127f;
+const BLKGETSIZE64: c_ulong = 0x8008_1272;
+// linux/sockios.h, linux/ethtool.h and linux/kexec.h.
+const SIOCETHTOOL: c_ulong = 0x8946;
+const ETHTOOL_GPERMADDR: u32 = 0x20;
+const KEXEC_FILE_NO_INITRAMFS: c_ulong = 4;
+
+fn check(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Size of a block device in bytes.
+pub fn block_bytes(device: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut bytes = 0u64;
+    // SAFETY: BLKGETSIZE64 writes one u64 through the pointer, which is valid for it.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), BLKGETSIZE64, &raw mut bytes) })?;
+    Ok(bytes)
+}
+
+/// Makes a sector-aligned range of a block device read as zero.
+pub fn block_zero(device: BorrowedFd<'_>, start: u64, bytes: u64) -> io::Result<()> {
+    let range = [start, bytes];
+    // SAFETY: BLKZEROOUT reads two u64 through the pointer, which is valid for them.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), BLKZEROOUT, &raw const range) })
+}
+
+/// Writes out and forgets what the kernel has cached of a block device.
+pub fn block_drop_cache(device: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: BLKFLSBUF takes no argument.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), BLKFLSBUF, 0) })
+}
+
+/// Makes the kernel read a disk's partition table again.
+pub fn block_reread_table(device: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: BLKRRPART takes no argument.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), BLKRRPART, 0) })
+}
+
+/// Loads a kernel, and an initial ramdisk where there is one, for
+/// `reboot(RebootCommand::Kexec)`.
+pub fn kexec_file_load(
+    kernel: BorrowedFd<'_>,
+    initrd: Option<BorrowedFd<'_>>,
+    cmdline: &CStr,
+) -> io::Result<()> {
+    let flags = if initrd.is_some() { 0 } else { KEXEC_FILE_NO_INITRAMFS };
+    // SAFETY: both descriptors are open, the command line ends in the NUL that its length
+    // counts, and the kernel copies everything before it returns.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_kexec_file_load,
+            kernel.as_raw_fd(),
+            initrd.map_or(-1, |fd| fd.as_raw_fd()),
+            cmdline.to_bytes_with_nul().len() as c_ulong,
+            cmdline.as_ptr(),
+            flags,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// An `ifreq` that names an interface and says nothing else.
+fn request(name: &str) -> io::Result<ifreq> {
+    // SAFETY: ifreq is plain data, for which all zeroes are a valid value.
+    let mut request: ifreq = unsafe { zeroed() };
+    if name.len() >= request.ifr_name.len() || name.bytes().any(|b| b == 0) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an interface name"));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as c_char;
+    }
+    Ok(request)
+}
+
+fn address(ip: Ipv4Addr) -> sockaddr {
+    // SAFETY: sockaddr_in is plain data, for which all zeroes are a valid value.
+    let mut address: sockaddr_in = unsafe { zeroed() };
+    address.sin_family = libc::AF_INET as u16;
+    address.sin_addr.s_addr = u32::from_ne_bytes(ip.octets());
+    const { assert!(size_of::<sockaddr_in>() == size_of::<sockaddr>()) };
+    // SAFETY: both are plain data of the same size; AF_INET says which one it is.
+    unsafe { std::mem::transmute::<sockaddr_in, sockaddr>(address) }
+}
+
+/// Switches a network card on.
+pub fn interface_up(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let mut request = request(name)?;
+    // SAFETY: both calls read and write one ifreq, which `request` is; the flags member is
+    // the one that SIOCGIFFLAGS filled in.
+    unsafe {
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request))?;
+        request.ifr_ifru.ifru_flags |= libc::IFF_UP as c_short;
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request))
+    }
+}
+
+/// Gives a network card an address and the mask of its subnet.
+pub fn interface_address(
+    socket: BorrowedFd<'_>,
+    name: &str,
+    ip: Ipv4Addr,
+    mask: Ipv4Addr,
+) -> io::Result<()> {
+    let mut request = request(name)?;
+    for (operation, value) in [(libc::SIOCSIFADDR, ip), (libc::SIOCSIFNETMASK, mask)] {
+        request.ifr_ifru.ifru_addr = address(value);
+        // SAFETY: both operations read one ifreq with the address member set.
+        check(unsafe { libc::ioctl(socket.as_raw_fd(), operation as _, &raw const request) })?;
+    }
+    Ok(())
+}
+
+/// Sends what has no better route through a gateway.
+pub fn default_route(socket: BorrowedFd<'_>, name: &str, gateway: Ipv4Addr) -> io::Result<()> {
+    let mut device = request(name)?.ifr_name;
+    // SAFETY: rtentry is plain data, for which all zeroes are a valid value.
+    let mut route: libc::rtentry = unsafe { zeroed() };
+    route.rt_dst = address(Ipv4Addr::UNSPECIFIED);
+    route.rt_genmask = address(Ipv4Addr::UNSPECIFIED);
+    route.rt_gateway = address(gateway);
+    route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+    route.rt_dev = device.as_mut_ptr();
+    // SAFETY: SIOCADDRT reads one rtentry; the device name it points to outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as _, &raw const route) })
+}
+
+/// Hardware address that a card was made with; `None` where its driver does not say.
+pub fn permanent_mac(socket: BorrowedFd<'_>, name: &str) -> Option<[u8; 6]> {
+    #[repr(C)]
+    struct Query {
+        command: u32,
+        size: u32,
+        data: [u8; 32],
+    }
+    let mut query = Query { command: ETHTOOL_GPERMADDR, size: 32, data: [0; 32] };
+    let mut request = request(name).ok()?;
+    request.ifr_ifru.ifru_data = (&raw mut query).cast();
+    // SAFETY: SIOCETHTOOL reads one ifreq and writes at most `size` bytes to the query's data.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw const request) }).ok()?;
+    let mac: [u8; 6] = query.data.get(..6)?.try_into().ok()?;
+    (query.size == 6 && mac != [0; 6]).then_some(mac)
+}
