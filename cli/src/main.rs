@@ -16,6 +16,7 @@ mod fault;
 mod logging;
 mod render;
 mod runtime;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -31,7 +32,10 @@ fn main() -> ExitCode {
         Err(error) => return not_understood(&error),
     };
     let context = Context::new(&cli.global);
-    logging::of_command(context.verbose, &context.out);
+    // The server's configuration says how its log looks.
+    if !matches!(cli.command, Command::Serve(_)) {
+        logging::of_command(context.verbose, &context.out);
+    }
     let code = match run(&cli.command, &context) {
         Ok(code) => code,
         Err(error) => {
@@ -54,6 +58,7 @@ fn run(command: &Command, context: &Context) -> anyhow::Result<Code> {
         Command::Tag(args) => runtime::run(command::store::tag(args, context))?,
         Command::Rm(args) => runtime::run(command::store::rm(args, context))?,
         Command::Check(args) => return runtime::run(command::store::check(args, context)),
+        Command::Serve(args) => serve::serve(args, context)?,
         Command::Boot(server::Boot::Assets(args)) => command::boot::assets(args, context)?,
         Command::Machine(fleet::Machine::Ls(args)) => command::machine::ls(args, context)?,
         Command::Machine(fleet::Machine::Show(args)) => command::machine::show(args, context)?,

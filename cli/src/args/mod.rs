@@ -108,6 +108,7 @@ pub enum Command {
     Tag(store::Tag),
     Rm(store::Rm),
     Check(store::Check),
+    Serve(server::Serve),
     #[command(subcommand)]
     Boot(server::Boot),
     #[command(subcommand)]

@@ -39,7 +39,8 @@ impl Seen {
 
 fn choose(name: &str, wanted: Option<Ipv4Addr>, seen: &[Seen]) -> anyhow::Result<Ipv4Net> {
     let ours: Vec<_> = seen.iter().filter(|entry| entry.interface == name).collect();
-    let failure = |what: String, next: String| Err(Failure::new(Code::Failed, what).next(next).into());
+    let failure =
+        |what: String, next: String| Err(Failure::new(Code::Failed, what).next(next).into());
     if ours.is_empty() {
         let mut names: Vec<_> = seen.iter().map(|entry| entry.interface.as_str()).collect();
         names.dedup();

@@ -1,5 +1,6 @@
 //! `GET /metrics`: what the server did and what it looks after, for Prometheus.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,12 +9,15 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+use super::census::Census;
 
 /// Media type of the answer.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -37,17 +41,6 @@ struct StateLabels {
     state: String,
 }
 
-/// What is looked after, counted when somebody asks.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Census {
-    /// Machines that ever checked in.
-    pub machines: u64,
-    /// Runs by the name of their state.
-    pub runs: Vec<(String, u64)>,
-    /// DHCP leases that have not ended.
-    pub leases: u64,
-}
-
 /// Every metric, with the registry that names them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -55,20 +48,24 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     sent_bytes: Family<RouteLabels, Counter>,
     in_flight: Gauge,
-    machines: Gauge,
+    machines: Family<StateLabels, Gauge>,
     runs: Family<StateLabels, Gauge>,
     leases: Gauge,
 }
 
 impl Metrics {
-    /// All at zero.
-    pub fn new() -> Arc<Metrics> {
+    /// All at zero, with what the services count themselves.
+    pub fn new(
+        controller: &controller::Metrics,
+        store: Arc<store_registry::Metrics>,
+        boot: Option<Arc<bootsvc_server::Counters>>,
+    ) -> Arc<Metrics> {
         let mut metrics = Metrics {
             registry: Registry::with_prefix("ingot"),
             requests: Family::default(),
             sent_bytes: Family::default(),
             in_flight: Gauge::default(),
-            machines: Gauge::default(),
+            machines: Family::default(),
             runs: Family::default(),
             leases: Gauge::default(),
         };
@@ -80,23 +77,79 @@ impl Metrics {
             metrics.sent_bytes.clone(),
         );
         registry.register("http_in_flight", "HTTP requests in work", metrics.in_flight.clone());
-        registry.register("machines", "Machines on record", metrics.machines.clone());
-        registry.register("runs", "Runs on record by state", metrics.runs.clone());
+        registry.register("machines", "Machines on record by state", metrics.machines.clone());
+        registry.register("runs", "Newest runs by state", metrics.runs.clone());
         registry.register("leases", "DHCP leases in force", metrics.leases.clone());
+        controller.register(registry);
+        registry.register_collector(Box::new(Services { store, boot }));
         Arc::new(metrics)
     }
 
     /// The text that Prometheus reads.
     pub fn text(&self, census: &Census) -> Result<String, std::fmt::Error> {
-        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.machines.set(gauge(census.machines));
-        self.leases.set(gauge(census.leases));
-        for (state, count) in &census.runs {
-            self.runs.get_or_create(&StateLabels { state: state.clone() }).set(gauge(*count));
+        for (family, counts) in [(&self.machines, &census.machines), (&self.runs, &census.runs)] {
+            family.clear();
+            for (state, count) in counts {
+                let labels = StateLabels { state: state.clone() };
+                family.get_or_create(&labels).set(gauge(*count));
+            }
         }
+        self.leases.set(gauge(census.leases));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Counts that services keep in their own form.
+struct Services {
+    store: Arc<store_registry::Metrics>,
+    boot: Option<Arc<bootsvc_server::Counters>>,
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Services")
+    }
+}
+
+impl Collector for Services {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let store = self.store.snapshot();
+        let mut counts = vec![
+            ("store_pack_bytes", "Bytes of packs handed out", store.pack_bytes),
+            ("store_pack_requests", "Requests for packs answered", store.pack_requests),
+            ("store_image_requests", "Requests for images answered", store.image_requests),
+            ("store_failed_requests", "Requests of images and packs failed", store.failed_requests),
+        ];
+        if let Some(boot) = self.boot.as_ref().map(|boot| boot.read()) {
+            let dhcp = boot.dhcp;
+            let tftp_bytes = boot.tftp.values().map(|file| file.bytes).sum();
+            let tftp_requests = boot.tftp.values().map(|file| file.requests).sum();
+            counts.extend([
+                ("dhcp_received", "DHCP datagrams received", dhcp.received),
+                ("dhcp_offers", "DHCP offers sent", dhcp.offers),
+                ("dhcp_acks", "DHCP acknowledgements sent", dhcp.acks),
+                ("dhcp_naks", "DHCP refusals sent", dhcp.naks),
+                ("dhcp_unanswered", "DHCP requests not answered", dhcp.unanswered),
+                ("dhcp_broken", "Datagrams that were no DHCP requests", dhcp.broken),
+                ("dhcp_dropped", "DHCP requests dropped under load", dhcp.dropped),
+                ("tftp_requests", "TFTP transfers completed", tftp_requests),
+                ("tftp_sent_bytes", "Bytes of these", tftp_bytes),
+                ("tftp_failed", "TFTP transfers broken off", boot.tftp_failed),
+                ("ra_sent", "Router advertisements sent", boot.advertisements),
+            ]);
+        }
+        for (name, help, count) in counts {
+            let counter = ConstCounter::new(count);
+            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(metric)?;
+        }
+        Ok(())
     }
 }
 
@@ -155,13 +208,24 @@ mod tests {
 
     #[test]
     fn the_text_names_everything_that_is_looked_after() {
+        let counts = |word: &str, count| [(word.to_owned(), count)].into_iter().collect();
         let census =
-            Census { machines: 2, runs: vec![("running".to_owned(), 1)], leases: 3 };
-        let text = Metrics::new().text(&census).unwrap();
-        for line in
-            ["ingot_machines 2", "ingot_runs{state=\"running\"} 1", "ingot_leases 3", "# EOF"]
-        {
+            Census { machines: counts("held", 2), runs: counts("transferring", 1), leases: 3 };
+        let boot = Some(Arc::default());
+        let metrics = Metrics::new(&controller::Metrics::default(), Arc::default(), boot);
+        let text = metrics.text(&census).unwrap();
+        for line in [
+            "ingot_machines{state=\"held\"} 2",
+            "ingot_runs{state=\"transferring\"} 1",
+            "ingot_leases 3",
+            "ingot_controller_check_ins_total 0",
+            "ingot_store_pack_bytes_total 0",
+            "ingot_dhcp_offers_total 0",
+            "# EOF",
+        ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
+        let text = metrics.text(&Census::default()).unwrap();
+        assert!(!text.contains("held"), "a state without machines is gone");
     }
 }

@@ -12,11 +12,7 @@ const CHOSEN_MAX: u32 = 4096;
 
 /// The pool as configured; a chosen one is the longest range of the network
 /// that none of `taken` is in.
-pub fn resolve(
-    pool: &Pool,
-    net: Ipv4Net,
-    taken: &[Ipv4Addr],
-) -> Option<RangeInclusive<Ipv4Addr>> {
+pub fn resolve(pool: &Pool, net: Ipv4Net, taken: &[Ipv4Addr]) -> Option<RangeInclusive<Ipv4Addr>> {
     match *pool {
         Pool::Nobody => None,
         Pool::Range(first, last) => Some(first..=last),
