@@ -1,7 +1,8 @@
 //! A ramdisk: a `newc` cpio archive, the same bytes for the same content.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::path::Path;
 
 use cpio::newc::{Builder, ModeFileType, trailer};
 
@@ -96,14 +97,42 @@ pub(crate) fn compress(plain: &[u8], level: i32) -> Result<Vec<u8>, ArchiveError
     Ok(bytes)
 }
 
+/// Like [`compress`], but done once for the same archive: the result is kept in `cache`.
+pub(crate) fn compress_cached(
+    plain: &[u8],
+    level: i32,
+    cache: &Path,
+) -> Result<Vec<u8>, ArchiveError> {
+    let name = format!("ramdisk-{}-{level}.zst", blake3::hash(plain).to_hex());
+    let path = cache.join(name);
+    if let Ok(kept) = std::fs::read(&path)
+        && holds(&kept, plain)
+    {
+        return Ok(kept);
+    }
+    let bytes = compress(plain, level)?;
+    std::fs::create_dir_all(cache)?;
+    let mut file = tempfile::NamedTempFile::new_in(cache)?;
+    file.write_all(&bytes)?;
+    file.persist(&path).map_err(|error| error.error)?;
+    Ok(bytes)
+}
+
+/// Whether what a cache gave back is the packed form of `plain`.
+fn holds(packed: &[u8], plain: &[u8]) -> bool {
+    let limit = u64::try_from(plain.len()).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    let read = zstd::Decoder::new(packed)
+        .and_then(|decoder| decoder.single_frame().take(limit).read_to_end(&mut bytes));
+    read.is_ok() && bytes == plain && packed.len().is_multiple_of(BLOCK_BYTES)
+}
+
 fn pad(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use cpio::newc::Reader;
 
     use super::*;
@@ -155,9 +184,19 @@ mod tests {
         let plain = sample(&[7; 100_000]);
         let packed = compress(&plain, 3).unwrap();
         assert_eq!(packed.len() % BLOCK_BYTES, 0);
-        let frame = zstd::Decoder::new(&packed[..]).unwrap().single_frame();
-        let mut back = Vec::new();
-        frame.take(1 << 20).read_to_end(&mut back).unwrap();
-        assert_eq!(back, plain);
+        assert!(holds(&packed, &plain));
+    }
+
+    #[test]
+    fn damage_in_the_cache_is_noticed() {
+        let cache = tempfile::tempdir().unwrap();
+        let plain = sample(b"x");
+        let packed = compress_cached(&plain, 3, cache.path()).unwrap();
+        let kept = std::fs::read_dir(cache.path()).unwrap().next().unwrap().unwrap().path();
+        for damage in [b"".as_slice(), b"text", &packed[..packed.len() / 2]] {
+            std::fs::write(&kept, damage).unwrap();
+            assert_eq!(compress_cached(&plain, 3, cache.path()).unwrap(), packed);
+            assert_eq!(std::fs::read(&kept).unwrap(), packed);
+        }
     }
 }

@@ -28,8 +28,14 @@ pub struct Stamp {
 
 impl Stamp {
     pub(crate) fn of(content: &[u8]) -> Stamp {
-        let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
-        Stamp { bytes, digest: Digest(*blake3::hash(content).as_bytes()) }
+        Stamp::of_both(content, &[])
+    }
+
+    /// Of two pieces that follow each other.
+    pub(crate) fn of_both(first: &[u8], second: &[u8]) -> Stamp {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(first).update(second);
+        Stamp { bytes: hasher.count(), digest: Digest(*hasher.finalize().as_bytes()) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::archive::{Archive, ArchiveError, compress};
+use crate::archive::{Archive, ArchiveError, compress, compress_cached};
 use crate::kernel::{self, KernelError};
 use crate::manifest::{self, AssetsDir, INITRAMFS, Manifest, OpenError, STUB_FILE, Stamp, VMLINUZ};
 use crate::modules::{ModuleSet, ModulesError, Tree};
@@ -14,7 +14,7 @@ use crate::{UkiError, append_sections, selection};
 /// The EFI stub, as Debian's package systemd-boot-efi installs it.
 pub(crate) const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 
-/// By measurement: 22 makes the loader 1 % smaller for twice the time.
+/// By measurement: 22 makes the ramdisk 1 % smaller, 15 makes it 12 % larger.
 const ZSTD_LEVEL: i32 = 19;
 
 /// Where the kernel comes from.
@@ -37,7 +37,8 @@ pub enum Kernel {
 pub struct AssetOptions {
     /// The folder to make.
     pub dir: PathBuf,
-    /// Where kernel packages are kept between runs.
+    /// Where unpacked kernels and compressed drivers are kept between runs; it may be deleted
+    /// at any time.
     pub cache: PathBuf,
     /// The static program that becomes `/init`.
     pub agent: PathBuf,
@@ -178,7 +179,8 @@ pub fn prepare(
         },
     };
     let inputs = Inputs::read(options, &files)?;
-    let (mut manifest, ramdisk) = inputs.pack(files.origin)?;
+    let (drivers, base) = (inputs.drivers()?, inputs.base()?);
+    let mut manifest = inputs.manifest(files.origin, Stamp::of_both(&drivers, &base));
     let dir = &options.dir;
     let write = |source| PrepareError::Write { path: dir.clone(), source };
     std::fs::create_dir_all(dir).map_err(write)?;
@@ -191,7 +193,8 @@ pub fn prepare(
         return Ok(present);
     }
     progress(Progress::Compress { modules: manifest.modules, bytes: manifest.ramdisk.bytes });
-    let initramfs = compress(&ramdisk, ZSTD_LEVEL)?;
+    let mut initramfs = compress_cached(&drivers, ZSTD_LEVEL, &options.cache)?;
+    initramfs.extend(compress(&base, ZSTD_LEVEL)?);
     manifest.initramfs = Stamp::of(&initramfs);
     let (vmlinuz, stub) = (inputs.vmlinuz.as_slice(), inputs.stub.as_slice());
     let contents = [(VMLINUZ, vmlinuz), (STUB_FILE, stub), (INITRAMFS, initramfs.as_slice())];
@@ -232,26 +235,39 @@ impl Inputs {
         Ok(Inputs { agent, vmlinuz, stub, tree, set })
     }
 
-    /// The ramdisk before compression, and the manifest but for the compressed one.
-    fn pack(&self, origin: String) -> Result<(Manifest, Vec<u8>), PrepareError> {
-        let ramdisk = self.ramdisk()?;
-        let manifest = Manifest {
+    /// The manifest but for the compressed ramdisk.
+    fn manifest(&self, origin: String, ramdisk: Stamp) -> Manifest {
+        Manifest {
             format: manifest::FORMAT.to_owned(),
             origin,
             release: self.tree.release.clone(),
             modules: u32::try_from(self.set.modules.len()).unwrap_or(u32::MAX),
             agent: Stamp::of(&self.agent),
-            ramdisk: Stamp::of(&ramdisk),
+            ramdisk,
             zstd_level: ZSTD_LEVEL,
             vmlinuz: Stamp::of(&self.vmlinuz),
             stub: Stamp::of(&self.stub),
             initramfs: Stamp::of(&[]),
-        };
-        Ok((manifest, ramdisk))
+        }
     }
 
-    fn ramdisk(&self) -> Result<Vec<u8>, ArchiveError> {
+    /// The part of the ramdisk that changes with the kernel.
+    fn drivers(&self) -> Result<Vec<u8>, ArchiveError> {
         let (dep, alias) = (self.set.dep(), self.set.alias());
+        let folder = format!("lib/modules/{}", self.tree.release);
+        let mut archive = Archive::default();
+        archive.file(&format!("{folder}/modules.dep"), 0o644, dep.as_bytes());
+        archive.file(&format!("{folder}/modules.alias"), 0o644, alias.as_bytes());
+        let builtin = self.tree.builtin_list.as_bytes();
+        archive.file(&format!("{folder}/modules.builtin"), 0o644, builtin);
+        for module in self.set.modules.values() {
+            archive.file(&format!("{folder}/{}", module.path), 0o644, &module.bytes);
+        }
+        archive.to_bytes()
+    }
+
+    /// The part of the ramdisk that changes with the agent.
+    fn base(&self) -> Result<Vec<u8>, ArchiveError> {
         let mut archive = Archive::default();
         for folder in ["dev", "etc/ingot", "proc", "run", "sys", "tmp"] {
             archive.folder(folder);
@@ -260,14 +276,6 @@ impl Inputs {
         archive.device("dev/console", 0o600, 5, 1);
         archive.device("dev/null", 0o666, 1, 3);
         archive.file("init", 0o755, &self.agent);
-        let folder = format!("lib/modules/{}", self.tree.release);
-        archive.file(&format!("{folder}/modules.dep"), 0o644, dep.as_bytes());
-        archive.file(&format!("{folder}/modules.alias"), 0o644, alias.as_bytes());
-        let builtin = self.tree.builtin_list.as_bytes();
-        archive.file(&format!("{folder}/modules.builtin"), 0o644, builtin);
-        for module in self.set.modules.values() {
-            archive.file(&format!("{folder}/{}", module.path), 0o644, &module.bytes);
-        }
         archive.to_bytes()
     }
 }

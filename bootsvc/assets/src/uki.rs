@@ -63,7 +63,9 @@ pub fn append_sections(stub: &[u8], sections: &[Section<'_>]) -> Result<Vec<u8>,
     if sections.len() > layout.room {
         return Err(UkiError::HeaderRoom { room: layout.room, wanted: sections.len() });
     }
-    let mut image = stub.to_vec();
+    let added: usize = sections.iter().map(|section| section.content.len()).sum();
+    let mut image = Vec::with_capacity(stub.len() + added + 4096 * sections.len());
+    image.extend_from_slice(stub);
     let mut headers = layout.headers;
     let mut address = layout.address_end;
     for (index, section) in sections.iter().enumerate() {
@@ -253,10 +255,12 @@ fn short_name(name: &str) -> Result<[u8; 8], UkiError> {
 /// The PE checksum: the sum of all 16-bit words with the carries added back, plus the length.
 /// The field itself must be zero.
 fn checksum(image: &[u8]) -> Result<u32, UkiError> {
-    let words = image
-        .chunks(2)
-        .map(|pair| u64::from(u16::from_le_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])));
-    let mut sum: u64 = words.sum();
+    // Adding carries back makes sums of wider words come out the same.
+    let (words, rest) = image.as_chunks::<4>();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    let words = words.iter().chain([&last]);
+    let mut sum: u64 = words.map(|&word| u64::from(u32::from_le_bytes(word))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
