@@ -149,6 +149,8 @@ fn q14_blksize_and_window_are_clamped_and_only_what_was_asked_is_answered() {
     assert_eq!(oack_text(&oack[0]), "blksize 1468 tsize 5000 windowsize 64");
     let plain = Wire::new(5000).send(PEER, &rrq(&[("foo", "1")]));
     assert_eq!(plain[0][..4], [0, 3, 0, 1], "no option known: data at once");
+    let empty = Wire::new(0).send(PEER, &rrq(&[("tsize", "0")]));
+    assert_eq!(empty, [[0, 3, 0, 1]], "clients refuse a size of zero");
     let timeout = Wire::new(1).send(PEER, &rrq(&[("timeout", "3")]));
     assert_eq!(oack_text(&timeout[0]), "timeout 3");
 }

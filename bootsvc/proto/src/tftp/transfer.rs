@@ -69,7 +69,8 @@ impl Transfer {
         if let Some(size) = blksize {
             options.push(("blksize", size.into()));
         }
-        if request.tsize {
+        // Clients refuse a size of zero; it need not be told (RFC 2349).
+        if request.tsize && !file.is_empty() {
             // usize fits into u64 on everything this runs on.
             options.push(("tsize", u64::try_from(file.len()).unwrap_or(u64::MAX)));
         }
