@@ -56,7 +56,7 @@ pub fn decide(asking: Asking<'_>) -> (BootDecision, String) {
     let Wanted::Deploy(target) = wanted else {
         return loader("the policy names no image: it waits in the loader");
     };
-    let Some(run) = run.filter(|run| run.target == *target) else {
+    let Some(run) = run.filter(|run| run.target == **target) else {
         return loader("the policy names an image that it was not given yet");
     };
     // Sealed is enough: the machine may have restarted before its last event
@@ -130,7 +130,7 @@ mod tests {
         ];
         for (state, start, expected) in table {
             let run = run(state, start);
-            let wanted = Wanted::Deploy(target(start));
+            let wanted = Wanted::Deploy(Box::new(target(start)));
             let asking = Asking::Known { held: None, run: Some(&run), wanted: &wanted };
             assert_eq!(decide(asking).0, expected, "{state:?} {start:?}");
             let asking = Asking::Known { held: Some("x"), run: Some(&run), wanted: &wanted };
@@ -142,11 +142,13 @@ mod tests {
     fn whoever_is_not_known_or_wants_something_else_boots_the_loader() {
         let run = run(RunState::Succeeded, Start::Reboot);
         let other = Target { image: Digest([2; 32]), ..target(Start::Reboot) };
-        for wanted in [Wanted::Deploy(other), Wanted::Hold("x".into()), Wanted::Fail("x".into())] {
+        for wanted in
+            [Wanted::Deploy(Box::new(other)), Wanted::Hold("x".into()), Wanted::Fail("x".into())]
+        {
             let asking = Asking::Known { held: None, run: Some(&run), wanted: &wanted };
             assert_eq!(decide(asking).0, BootDecision::Loader, "{wanted:?}");
         }
-        let wanted = Wanted::Deploy(target(Start::Reboot));
+        let wanted = Wanted::Deploy(Box::new(target(Start::Reboot)));
         let asking = Asking::Known { held: None, run: None, wanted: &wanted };
         assert_eq!(decide(asking).0, BootDecision::Loader);
         assert_eq!(decide(Asking::Unknown).0, BootDecision::Loader);

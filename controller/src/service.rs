@@ -133,13 +133,13 @@ impl Controller {
         };
         let reference = &image.reference;
         match self.images.resolve(reference).await {
-            Ok(Some(digest)) => Ok(Wanted::Deploy(Target {
+            Ok(Some(digest)) => Ok(Wanted::Deploy(Box::new(Target {
                 rule: rule.name.clone(),
                 reference: reference.clone(),
                 image: digest,
                 disk: image.disk.clone(),
                 start: image.start,
-            })),
+            }))),
             Ok(None) => Ok(Wanted::Hold(format!(
                 "rule {:?} wants the image {reference}, which the store does not have: \
                  `ingot build RECIPE -t {reference}` or `ingot import FILE -t {reference}`; this \

@@ -23,7 +23,7 @@ pub const HOLD_RETRY_SECS: u32 = 15;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
     /// This image on it.
-    Deploy(Target),
+    Deploy(Box<Target>),
     /// That it waits, for this reason.
     Hold(String),
     /// That it is refused, for this reason.

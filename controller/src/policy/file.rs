@@ -183,7 +183,7 @@ mod tests {
             "{error}"
         );
 
-        write(&path, &GOOD.replace('a', "c"));
+        write(&path, &GOOD.replace("'a'", "'c'"));
         assert_eq!((file.status().rules, file.status().error), (vec!["c".to_owned()], None));
 
         std::fs::remove_file(&path).unwrap();

@@ -236,7 +236,7 @@ fn order(record: &Machine, run: Option<&Run>, wanted: &Wanted) -> String {
         (None, Wanted::Hold(reason)) => format!("hold: {reason}"),
         (None, Wanted::Fail(reason)) => format!("fail: {reason}"),
         (None, Wanted::Deploy(target)) => match run {
-            Some(run) if run.state == RunState::Failed && run.target == *target => {
+            Some(run) if run.state == RunState::Failed && run.target == **target => {
                 format!("hold: {}", gave_up(run))
             }
             _ => format!("deploy {} ({})", target.reference, target.image.short()),

@@ -1,0 +1,390 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn target(image: u8) -> Target {
+    Target {
+        rule: "all".into(),
+        reference: format!("web:{image}").parse().unwrap(),
+        image: Digest([image; 32]),
+        disk: DiskChoice::default(),
+        start: Start::Kexec,
+    }
+}
+
+/// One machine, its current run, and how many runs it had.
+struct World {
+    machine: MachineId,
+    held: Option<String>,
+    run: Option<Run>,
+    state: (MachineState, Option<String>),
+    runs: u32,
+    now: UnixMs,
+}
+
+/// What the tests say in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    order: String,
+    run: Option<RunState>,
+    machine: MachineState,
+}
+
+impl World {
+    fn new() -> World {
+        World {
+            machine: "m-1".parse().unwrap(),
+            held: None,
+            run: None,
+            state: (MachineState::Held, None),
+            runs: 0,
+            now: 0,
+        }
+    }
+
+    fn report(&mut self, report: Report<'_>) -> Option<Changes> {
+        self.now += 1;
+        let held = self.held.clone();
+        let recorded =
+            Recorded { machine: &self.machine, held: held.as_deref(), run: self.run.as_ref() };
+        let changes = reconcile(recorded, report, self.now)?;
+        self.run = changes.run.clone();
+        self.state = changes.machine.clone();
+        Some(changes)
+    }
+
+    fn check_in(&mut self, boot: &str, installed: &[Digest], wanted: &Wanted) -> Changes {
+        self.runs += 1;
+        let fresh = format!("r-{}", self.runs).parse().unwrap();
+        self.report(Report::CheckIn { boot, installed, wanted, fresh: &fresh }).unwrap()
+    }
+
+    fn deploy(&mut self, boot: &str, installed: Option<u8>, image: u8) -> Seen {
+        let installed: Vec<_> = installed.map(|image| Digest([image; 32])).into_iter().collect();
+        let changes = self.check_in(boot, &installed, &Wanted::Deploy(Box::new(target(image))));
+        self.seen(changes)
+    }
+
+    fn seen(&self, changes: Changes) -> Seen {
+        let order = match changes.order {
+            Some(Order::Deploy(order)) => {
+                format!("{} attempt {} of {}", order.run, order.attempt, order.reference)
+            }
+            Some(Order::Hold(order)) => format!("hold: {}", order.reason),
+            _ => "none".into(),
+        };
+        Seen { order, run: changes.run.map(|run| run.state), machine: changes.machine.0 }
+    }
+
+    fn attempt(&self) -> u32 {
+        self.run.as_ref().map_or(1, |run| run.attempt)
+    }
+
+    fn start(&mut self, step: Step) {
+        self.report(Report::Started { attempt: self.attempt(), step });
+    }
+
+    fn end(&mut self, step: Step, outcome: Outcome) {
+        self.report(Report::Ended { attempt: self.attempt(), step, outcome: &outcome });
+    }
+
+    fn fail(&mut self, step: Step, cause: &str) {
+        self.end(step, Outcome::Failed { cause: cause.into() });
+    }
+
+    fn run_state(&self) -> RunState {
+        self.run.as_ref().unwrap().state
+    }
+
+    fn install(&mut self) {
+        for step in [Step::Plan, Step::Transfer, Step::Verify, Step::Seal, Step::Start] {
+            self.start(step);
+            self.end(step, Outcome::Done);
+        }
+    }
+}
+
+fn seen(order: &str, run: RunState, machine: MachineState) -> Seen {
+    Seen { order: order.into(), run: Some(run), machine }
+}
+
+#[test]
+fn a_machine_is_installed_and_found_installed_at_its_next_boots() {
+    let mut world = World::new();
+    let ordered = seen("r-1 attempt 1 of web:1", RunState::Ordered, MachineState::Deploying);
+    assert_eq!(world.deploy("a", None, 1), ordered);
+    for (step, state) in [
+        (Step::Plan, RunState::Planning),
+        (Step::Transfer, RunState::Transferring),
+        (Step::Verify, RunState::Verifying),
+        (Step::Seal, RunState::Sealing),
+        (Step::Start, RunState::Starting),
+    ] {
+        world.start(step);
+        assert_eq!(world.run_state(), state);
+        world.end(step, Outcome::Done);
+    }
+    assert_eq!((world.run_state(), world.state.0), (RunState::Succeeded, MachineState::Installed));
+    // The answer was lost, and is given again.
+    let again = seen("r-1 attempt 1 of web:1", RunState::Succeeded, MachineState::Installed);
+    assert_eq!(world.deploy("a", Some(1), 1), again);
+    // Every boot after that is a run of its own, which has nothing to do.
+    let there = RunState::AlreadyInstalled;
+    let found = seen("r-3 attempt 1 of web:1", there, MachineState::Installed);
+    assert_eq!(world.deploy("b", Some(1), 1), found);
+    world.start(Step::Plan);
+    world.end(Step::Plan, Outcome::Done);
+    world.end(Step::Transfer, Outcome::Skipped { reason: "installed".into() });
+    world.start(Step::Start);
+    world.end(Step::Start, Outcome::Done);
+    assert_eq!(world.run_state(), there);
+    // A disk that lost its receipt is installed again.
+    let fresh = seen("r-4 attempt 1 of web:1", RunState::Ordered, MachineState::Deploying);
+    assert_eq!(world.deploy("c", None, 1), fresh);
+}
+
+#[test]
+fn a_check_in_amid_a_run_continues_it() {
+    let mut world = World::new();
+    let first = world.deploy("a", None, 1);
+    assert_eq!(world.deploy("a", None, 1), first);
+    world.start(Step::Transfer);
+    let amid = seen("r-1 attempt 1 of web:1", RunState::Transferring, MachineState::Deploying);
+    assert_eq!(world.deploy("a", None, 1), amid);
+}
+
+#[test]
+fn three_failed_attempts_hold_the_machine_until_it_is_released_or_the_policy_changes() {
+    let mut world = World::new();
+    for attempt in 1..=3 {
+        let order = format!("r-1 attempt {attempt} of web:1");
+        assert_eq!(
+            world.deploy("a", None, 1),
+            seen(&order, RunState::Ordered, MachineState::Deploying)
+        );
+        world.start(Step::Transfer);
+        world.fail(Step::Transfer, "disk full");
+    }
+    assert_eq!((world.run_state(), world.state.0), (RunState::Failed, MachineState::Held));
+    let held = world.deploy("b", None, 1);
+    assert_eq!(
+        held.order,
+        "hold: run r-1 failed 3 times, the last time because: disk full. Remove the cause, then \
+         `ingot machine release m-1`"
+    );
+    assert_eq!((held.run, held.machine), (Some(RunState::Failed), MachineState::Held));
+    // The failure told once more changes nothing.
+    world.fail(Step::Transfer, "disk full");
+    assert_eq!(world.attempt(), 3);
+    // Another image is another run.
+    assert_eq!(world.deploy("b", None, 2).order, "r-5 attempt 1 of web:2");
+}
+
+#[test]
+fn a_machine_that_starts_anew_amid_a_run_has_failed_once_unless_it_was_done() {
+    let mut world = World::new();
+    world.deploy("a", None, 1);
+    world.start(Step::Transfer);
+    assert_eq!(world.deploy("b", None, 1).order, "r-1 attempt 2 of web:1");
+    let cause = world.run.as_ref().unwrap().cause.clone();
+    assert_eq!(cause.as_deref(), Some("the machine started anew while transferring"));
+    world.start(Step::Start);
+    // Its last events were lost, but its disk tells.
+    let changes = world.check_in("c", &[Digest([1; 32])], &Wanted::Deploy(Box::new(target(1))));
+    assert_eq!(changes.closed.as_ref().map(|run| run.state), Some(RunState::Succeeded));
+    assert_eq!(changes.run.as_ref().map(|run| run.state), Some(RunState::AlreadyInstalled));
+
+    let mut world = World::new();
+    for boot in ["a", "b", "c"] {
+        world.deploy(boot, None, 1);
+    }
+    assert_eq!(world.run_state(), RunState::Ordered);
+    let held = world.deploy("d", None, 1);
+    assert!(held.order.starts_with("hold: run r-1 failed 3 times"), "{held:?}");
+}
+
+#[test]
+fn a_start_that_fails_after_it_was_told_done_is_tried_again() {
+    let mut world = World::new();
+    world.deploy("a", None, 1);
+    world.install();
+    world.fail(Step::Start, "kexec: not permitted");
+    assert_eq!((world.run_state(), world.state.0), (RunState::Retrying, MachineState::Deploying));
+    assert_eq!(world.deploy("a", Some(1), 1).order, "r-1 attempt 2 of web:1");
+}
+
+#[test]
+fn what_is_no_longer_wanted_ends() {
+    let mut world = World::new();
+    world.deploy("a", None, 1);
+    let changes = world.check_in("a", &[], &Wanted::Deploy(Box::new(target(2))));
+    let closed = changes.closed.unwrap();
+    assert_eq!(closed.state, RunState::Superseded);
+    assert_eq!(
+        closed.cause.as_deref(),
+        Some("web:1 was no longer wanted: rule \"all\" now says web:2")
+    );
+    // Late reports of the run before do not touch the new one.
+    assert_eq!(world.attempt(), 1);
+
+    let hold = world.check_in("a", &[], &Wanted::Hold("lunch".into()));
+    assert_eq!(hold.run.unwrap().state, RunState::Superseded);
+    assert_eq!(hold.machine, (MachineState::Held, Some("lunch".into())));
+    let fail = world.check_in("a", &[], &Wanted::Fail("too old".into()));
+    assert_eq!(fail.machine, (MachineState::Failed, Some("too old".into())));
+    assert_eq!(world.deploy("a", None, 2).run, Some(RunState::Ordered));
+}
+
+#[test]
+fn a_held_machine_waits_whatever_the_policy_says() {
+    let mut world = World::new();
+    world.held = Some("in repair".into());
+    let held = world.deploy("a", None, 1);
+    assert_eq!((held.order.as_str(), held.run), ("hold: in repair", None));
+    world.held = None;
+    assert_eq!(world.deploy("a", None, 1).run, Some(RunState::Ordered));
+}
+
+#[test]
+fn reports_of_another_attempt_change_nothing() {
+    let mut world = World::new();
+    world.deploy("a", None, 1);
+    world.deploy("b", None, 1);
+    let before = world.run.clone();
+    let outcome = Outcome::Failed { cause: "late".into() };
+    assert_eq!(world.report(Report::Started { attempt: 1, step: Step::Seal }), None);
+    assert_eq!(
+        world.report(Report::Ended { attempt: 1, step: Step::Seal, outcome: &outcome }),
+        None
+    );
+    assert_eq!(world.run, before);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    CheckIn { boot: u8, installed: Vec<u8>, wanted: u8 },
+    Start { attempt: u32, step: Step },
+    End { attempt: u32, step: Step, outcome: Outcome },
+    Hold,
+    Release,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop::sample::select(vec![
+        Step::Inventory,
+        Step::Plan,
+        Step::Transfer,
+        Step::Verify,
+        Step::Seal,
+        Step::Start,
+        Step::Unknown,
+    ])
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let outcome = prop::sample::select(vec![
+        Outcome::Done,
+        Outcome::Skipped { reason: "x".into() },
+        Outcome::Failed { cause: "y".into() },
+        Outcome::Unknown,
+    ]);
+    let installed = prop::collection::vec(0..3_u8, 0..2);
+    prop_oneof![
+        6 => (0..4_u8, installed, 0..5_u8)
+            .prop_map(|(boot, installed, wanted)| Act::CheckIn { boot, installed, wanted }),
+        6 => (1..4_u32, step()).prop_map(|(attempt, step)| Act::Start { attempt, step }),
+        6 => (1..4_u32, step(), outcome)
+            .prop_map(|(attempt, step, outcome)| Act::End { attempt, step, outcome }),
+        1 => Just(Act::Hold),
+        1 => Just(Act::Release),
+    ]
+}
+
+/// The first three are images.
+fn wanted(number: u8) -> Wanted {
+    match number {
+        3 => Wanted::Hold("policy".into()),
+        4 => Wanted::Fail("policy".into()),
+        image => Wanted::Deploy(Box::new(target(image))),
+    }
+}
+
+fn with_report<T>(act: &Act, runs: u32, then: impl FnOnce(Report<'_>) -> T) -> Option<T> {
+    let fresh = format!("r-{runs}").parse().unwrap();
+    match act {
+        Act::CheckIn { boot, installed, wanted: number } => {
+            let boot = boot.to_string();
+            let installed: Vec<_> = installed.iter().map(|image| Digest([*image; 32])).collect();
+            let wanted = wanted(*number);
+            Some(then(Report::CheckIn {
+                boot: &boot,
+                installed: &installed,
+                wanted: &wanted,
+                fresh: &fresh,
+            }))
+        }
+        Act::Start { attempt, step } => {
+            Some(then(Report::Started { attempt: *attempt, step: *step }))
+        }
+        Act::End { attempt, step, outcome } => {
+            Some(then(Report::Ended { attempt: *attempt, step: *step, outcome }))
+        }
+        Act::Hold | Act::Release => None,
+    }
+}
+
+fn check(world: &World, act: &Act, changes: &Changes) -> Result<(), TestCaseError> {
+    if let Act::CheckIn { wanted: number, boot, .. } = act {
+        match (&changes.order, wanted(*number)) {
+            // No machine is ever told to deploy what no rule gives it.
+            (Some(Order::Deploy(order)), Wanted::Deploy(target)) => {
+                prop_assert_eq!(world.held.as_ref(), None);
+                prop_assert_eq!(order.image, target.image);
+                prop_assert_eq!(&order.reference, &target.reference);
+                prop_assert_eq!(&order.disk, &target.disk);
+                let run = changes.run.as_ref().unwrap();
+                prop_assert_eq!((&order.run, order.attempt), (&run.id, run.attempt));
+                prop_assert_eq!(&run.boot, &boot.to_string());
+                prop_assert!(run.state != RunState::Failed && run.state != RunState::Superseded);
+            }
+            (Some(Order::Hold(_)), _) => {
+                prop_assert!(changes.run.as_ref().is_none_or(|run| run.state.is_over()));
+                prop_assert!(changes.machine.1.is_some());
+            }
+            (order, _) => prop_assert!(false, "{:?}", order),
+        }
+    } else {
+        prop_assert_eq!(&changes.order, &None);
+    }
+    if let Some(run) = &changes.run {
+        prop_assert!((1..=ATTEMPTS_MAX).contains(&run.attempt));
+        let failed = run.state == RunState::Failed;
+        prop_assert!(!failed || run.attempt == ATTEMPTS_MAX && run.cause.is_some());
+    }
+    prop_assert!(changes.closed.as_ref().is_none_or(|run| run.state.is_over()));
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn any_course_of_events_keeps_the_promises(acts in prop::collection::vec(act(), 1..60)) {
+        let mut world = World::new();
+        for (runs, act) in (1..).zip(&acts) {
+            match act {
+                Act::Hold => world.held = Some("operator".into()),
+                Act::Release => world.held = None,
+                _ => {}
+            }
+            let Some(Some(changes)) = with_report(act, runs, |report| world.report(report)) else {
+                continue;
+            };
+            check(&world, act, &changes)?;
+            // The same report once more changes nothing and is answered the same.
+            let (run, state) = (world.run.clone(), world.state.clone());
+            let again = with_report(act, runs + 1000, |report| world.report(report)).flatten();
+            prop_assert_eq!(&world.run, &run);
+            prop_assert_eq!(&world.state, &state);
+            prop_assert_eq!(again.and_then(|again| again.order), changes.order);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! A controller on a database of its own, a store that is a table, and agents.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use controller::{Controller, Db, Images, Policy, PolicyFile, Random, Resolving};
+use wire::api::{CheckIn, CheckedIn, EventBatch, EventsSeen};
+use wire::{
+    DeployOrder, Digest, Disk, Event, EventKind, Inventory, MachineId, Nic, Order, Outcome,
+    Receipt, ReceiptState, Reference, Step, System,
+};
+
+/// The images that a test's store has, by their names.
+#[derive(Default)]
+pub struct Table(pub Mutex<BTreeMap<String, Digest>>);
+
+impl Images for Table {
+    fn resolve<'a>(&'a self, reference: &'a Reference) -> Resolving<'a> {
+        Box::pin(async move {
+            match reference.name.as_str() {
+                "broken" => Err("no such bucket".into()),
+                _ => Ok(self.0.lock().unwrap().get(&reference.to_string()).copied()),
+            }
+        })
+    }
+}
+
+/// Names that count, across restarts of the controller too.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Random for Counter {
+    fn name(&self) -> String {
+        format!("{:012x}", self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// A controller that can be stopped and started at any point.
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub images: Arc<Table>,
+    random: Arc<Counter>,
+    policy: Policy,
+    pub controller: Arc<Controller>,
+    db: Db,
+    pub now: u64,
+}
+
+pub const POLICY: &str = r#"
+[[rule]]
+name = "web"
+when = 'label.role == "web"'
+image = "web:2"
+
+[[rule]]
+name = "refused"
+when = 'system.manufacturer == "Ancient"'
+fail = "too old"
+
+[[rule]]
+name = "ghost"
+when = 'label.role == "ghost"'
+image = "ghost:1"
+
+[[rule]]
+name = "broken"
+when = 'label.role == "broken"'
+image = "broken"
+
+[[rule]]
+name = "rest"
+when = 'system.manufacturer == "Acme"'
+image = "base:1"
+start = "reboot"
+"#;
+
+impl World {
+    pub async fn new() -> World {
+        World::with(POLICY).await
+    }
+
+    pub async fn with(policy: &str) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let images = Arc::new(Table::default());
+        for (number, name) in [(1, "base:1"), (2, "web:2")] {
+            images.0.lock().unwrap().insert(name.to_owned(), Digest([number; 32]));
+        }
+        let random = Arc::new(Counter::default());
+        let policy = Policy::parse(policy).unwrap();
+        let (db, controller) = start(dir.path().join("c.db"), &policy, &images, &random).await;
+        World { dir, images, random, policy, controller, db, now: 1000 }
+    }
+
+    /// Stops the controller and starts another on the same records.
+    pub async fn restart(&mut self) {
+        self.db.close().await;
+        let path = self.dir.path().join("c.db");
+        (self.db, self.controller) = start(path, &self.policy, &self.images, &self.random).await;
+    }
+
+    pub async fn check_in(&mut self, agent: &mut Agent) -> CheckedIn {
+        self.now += 10;
+        let answer = self.controller.check_in(&agent.asks(), self.now).await.unwrap();
+        agent.machine = Some(answer.machine.clone());
+        answer
+    }
+
+    pub async fn send(&mut self, batch: &EventBatch) -> EventsSeen {
+        self.now += 10;
+        self.controller.events(batch, self.now).await.unwrap()
+    }
+
+    /// Checks in, expects an order to deploy, and reports all steps done.
+    pub async fn install(&mut self, agent: &mut Agent) -> DeployOrder {
+        let order = deploy(&self.check_in(agent).await);
+        for step in [Step::Plan, Step::Transfer, Step::Verify, Step::Seal, Step::Start] {
+            let events = [started(step), ended(step, Outcome::Done)];
+            let batch = agent.tells(&order, events);
+            self.send(&batch).await;
+        }
+        agent.receipt = Some(order.image);
+        order
+    }
+}
+
+async fn start(
+    path: PathBuf,
+    policy: &Policy,
+    images: &Arc<Table>,
+    random: &Arc<Counter>,
+) -> (Db, Arc<Controller>) {
+    let db = Db::open(&path).await.unwrap();
+    let policy = PolicyFile::fixed(policy.clone());
+    let controller = Controller::new(db.clone(), policy, images.clone(), random.clone());
+    (db, Arc::new(controller))
+}
+
+/// One machine's agent.
+#[derive(Clone)]
+pub struct Agent {
+    pub number: u32,
+    pub boot: u32,
+    pub receipt: Option<Digest>,
+    pub inventory: Inventory,
+    pub machine: Option<MachineId>,
+    seq: u64,
+}
+
+impl Agent {
+    /// A machine with a UUID, a serial number and a card of its own.
+    pub fn new(number: u32) -> Agent {
+        let mut agent = Agent {
+            number,
+            boot: 1,
+            receipt: None,
+            inventory: Inventory::default(),
+            machine: None,
+            seq: 0,
+        };
+        agent.inventory.system = System {
+            manufacturer: Some("Acme".into()),
+            product: Some("X1".into()),
+            serial: Some(format!("SN-{number}")),
+            uuid: Some(format!("00112233-4455-6677-8899-aabb{number:08x}")),
+            ..System::default()
+        };
+        let mac = format!("52:54:00:00:{:02x}:{:02x}", number / 256, number % 256);
+        agent.inventory.nics = vec![Nic { name: "eth0".into(), mac, ..Nic::default() }];
+        agent.inventory.disks = vec![Disk { size_bytes: 8 << 30, ..Disk::default() }];
+        agent
+    }
+
+    pub fn mac(&self) -> String {
+        self.inventory.nics[0].mac.clone()
+    }
+
+    /// The machine is switched off and on.
+    pub fn restart(&mut self) {
+        self.boot += 1;
+        self.seq = 0;
+    }
+
+    pub fn boot_name(&self) -> String {
+        format!("{:016x}{:016x}", self.number, self.boot)
+    }
+
+    pub fn asks(&self) -> CheckIn {
+        let mut inventory = self.inventory.clone();
+        inventory.disks[0].receipt = self.receipt.map(|image| Receipt {
+            version: Receipt::VERSION,
+            state: ReceiptState::Installed,
+            image,
+            reference: "any".parse().unwrap(),
+            run: "r-1".parse().unwrap(),
+            machine: "m-1".parse().unwrap(),
+            disk: None,
+            disk_bytes: 8 << 30,
+        });
+        let (boot, agent) = (self.boot_name(), "0.1.0".to_owned());
+        CheckIn { version: wire::api::VERSION, boot, agent, inventory }
+    }
+
+    /// The next events of an order.
+    pub fn tells(
+        &mut self,
+        order: &DeployOrder,
+        kinds: impl IntoIterator<Item = EventKind>,
+    ) -> EventBatch {
+        let events = kinds
+            .into_iter()
+            .map(|kind| {
+                self.seq += 1;
+                Event {
+                    seq: self.seq,
+                    uptime_ms: self.seq * 100,
+                    run: Some(order.run.clone()),
+                    attempt: order.attempt,
+                    kind,
+                }
+            })
+            .collect();
+        let machine = self.machine.clone().expect("checked in before it reports");
+        EventBatch { machine, boot: self.boot_name(), events }
+    }
+}
+
+pub fn started(step: Step) -> EventKind {
+    EventKind::StepStarted { step }
+}
+
+pub fn ended(step: Step, outcome: Outcome) -> EventKind {
+    EventKind::StepEnded { step, outcome, elapsed_ms: 5, received_bytes: 0, written_bytes: 0 }
+}
+
+pub fn line(text: &str) -> EventKind {
+    EventKind::Log { line: text.to_owned() }
+}
+
+pub fn failed(cause: &str) -> Outcome {
+    Outcome::Failed { cause: cause.to_owned() }
+}
+
+pub fn deploy(answer: &CheckedIn) -> DeployOrder {
+    match &answer.order {
+        Order::Deploy(order) => order.clone(),
+        other => panic!("expected an order to deploy, got {other:?}"),
+    }
+}
+
+pub fn hold(answer: &CheckedIn) -> String {
+    match &answer.order {
+        Order::Hold(order) => order.reason.clone(),
+        other => panic!("expected a hold, got {other:?}"),
+    }
+}

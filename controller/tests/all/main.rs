@@ -1,0 +1,15 @@
+//! The controller through its library and its HTTP face, on a real database.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
+mod api;
+mod common;
+mod identity;
+mod log;
+mod policy;
+mod restart;
+mod runs;

@@ -1,0 +1,232 @@
+//! Policy files, right and wrong.
+
+use controller::Policy;
+use controller::policy::Outcome;
+use wire::{DiskChoice, FactValue, Facts, Start};
+
+fn facts(pairs: &[(&str, &str)]) -> Facts {
+    let text = |value: &str| FactValue::Text(value.to_owned());
+    pairs.iter().map(|(path, value)| ((*path).to_owned(), text(value))).collect()
+}
+
+#[test]
+fn the_first_rule_that_matches_decides_and_why_shows_all() {
+    let policy = Policy::parse(
+        r#"
+        # Comments are welcome.
+        [[rule]]
+        name = "dell web"
+        when = '''
+            system.manufacturer like "Dell*"
+            and label.role == "web"
+        '''
+        image = "web:stable"
+        disk = { model = "PERC", size-min = "100 GiB", size-max = 2000000000000 }
+        start = "power-off"
+
+        [[rule]]
+        name = "web"
+        when = "label.role == 'web'"
+        image = "lab/web@blake3:0000000000000000000000000000000000000000000000000000000000000000"
+
+        [[rule]]
+        name = "old"
+        when = 'system.manufacturer == "Ancient"'
+        fail = "no longer supported"
+
+        [[rule]]
+        name = "rest"
+        hold = "ask the operators"
+        "#,
+    )
+    .unwrap();
+    let Outcome::Image(image) = &policy.rules()[0].outcome else { panic!() };
+    assert_eq!(image.reference.to_string(), "web:stable");
+    assert_eq!(image.start, Start::PowerOff);
+    let disk = DiskChoice {
+        model: Some("PERC".into()),
+        size_bytes_min: Some(100 << 30),
+        size_bytes_max: Some(2_000_000_000_000),
+        ..DiskChoice::default()
+    };
+    assert_eq!(image.disk, disk);
+
+    let table = [
+        (facts(&[("system.manufacturer", "Dell Inc."), ("label.role", "web")]), "dell web"),
+        (facts(&[("label.role", "web")]), "web"),
+        (facts(&[("system.manufacturer", "Ancient")]), "old"),
+        (facts(&[]), "rest"),
+    ];
+    for (facts, winner) in table {
+        assert_eq!(policy.decide(&facts).map(|rule| rule.name.as_str()), Some(winner));
+        let why = policy.why(&facts);
+        assert_eq!(why.len(), 4);
+        assert_eq!(
+            why.iter().find(|rule| rule.matched).map(|rule| rule.name.as_str()),
+            Some(winner)
+        );
+    }
+    let why = policy.why(&facts(&[("label.role", "web")]));
+    let comparisons = &why[0].when.as_ref().unwrap().comparisons;
+    assert_eq!(comparisons[0].comparison, r#"system.manufacturer like "Dell*""#);
+    assert_eq!(comparisons[0].reported, None);
+    assert_eq!(
+        (why[0].outcome.as_str(), why[3].outcome.as_str()),
+        ("image web:stable", "hold: ask the operators")
+    );
+    assert!(why[3].when.is_none());
+}
+
+#[test]
+fn an_empty_policy_is_right_and_matches_nothing() {
+    let policy = Policy::parse("# nothing yet\n").unwrap();
+    assert_eq!(policy.decide(&facts(&[])), None);
+}
+
+fn problems(text: &str) -> String {
+    let line = |p: &wire::admin::PolicyProblem| format!("{}:{}: {}", p.line, p.column, p.message);
+    match Policy::parse(text) {
+        Ok(_) => "none".to_owned(),
+        Err(problems) => problems.iter().map(line).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+#[test]
+fn every_problem_is_told_with_its_place_and_what_is_allowed() {
+    let table = [
+        ("[[rule]\n", "1:8: not TOML: unclosed array table, expected `]`"),
+        ("[rule]\nname = 'a'", "1:1: rules are written as [[rule]], with two brackets"),
+        ("rule = 4", "1:8: rules are written as [[rule]], with two brackets"),
+        ("rule = [4]", "1:9: rules are written as [[rule]], with two brackets"),
+        ("[[rules]]\n", "1:3: unknown key \"rules\": did you mean rule? a policy has rule"),
+        ("[[rule]]\nname = 'a'", "1:1: this rule says nothing: add one of image, hold or fail"),
+        ("[[rule]]\nhold = 'x'", "1:1: this rule has no name: add name = \"…\""),
+        ("[[rule]]\nname = ''\nhold = 'x'", "2:8: name is empty"),
+        ("[[rule]]\nname = 4\nhold = 'x'", "2:8: name is a text in quotes, not integer"),
+        (
+            "[[rule]]\nname = \"a\\nb\"\nhold = 'x'",
+            "2:8: name has control characters: it is shown on one line of a console",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nhold = 'x'\nfail = 'y'",
+            "1:1: this rule has hold and fail: leave only one",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nimgae = 'x'\nhold = 'x'",
+            "3:1: unknown key \"imgae\": did you mean image? a rule has name, when, image, disk, start, hold, fail",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nrecipe = 'x'\nhold = 'x'",
+            "3:1: unknown key \"recipe\": a rule has name, when, image, disk, start, hold, fail",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nhold = 'x'\nstart = 'kexec'",
+            "4:9: start goes with image, not with hold",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nimage = 'x'\nstart = 'now'",
+            "4:9: start is one of kexec, reboot, power-off, not \"now\"",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nimage = 'X'",
+            "3:9: \"X\" is not an image name: use lower-case letters, digits, '.', '_', '-' and '/' (at most 255), starting each part with a letter or digit",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nimage = 'x:'",
+            "3:9: \"\" is not a tag: use letters, digits, '.', '_' and '-' (at most 128)",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nimage = 'x'\ndisk = 'sda'",
+            "4:8: disk is a table of serial, wwid, model, size-min, size-max",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nimage = 'x'\ndisk = { sizemin = 4 }",
+            "4:10: unknown key \"sizemin\": did you mean size-min? a disk has serial, wwid, model, size-min, size-max",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nimage = 'x'\ndisk = { size-min = '1 GB', size-max = 4 }",
+            "4:8: no disk fits: size-min is more than size-max",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nimage = 'x'\ndisk = { size-min = '1.5 GB' }",
+            "4:21: only whole numbers: take a smaller unit, such as 1536 MiB for 1.5 GiB",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nimage = 'x'\ndisk = { size-min = -4 }",
+            "4:21: unexpected '-'; numbers are not negative here",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nwhen = 'cpu.count = 4'\nhold = 'x'",
+            "3:19: unexpected '='; to compare, write \"==\"",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nwhen = '''\ncpu.count == 4\n  and cpu.cuont == 4'''\nhold = 'x'",
+            "5:7: no machine reports \"cpu.cuont\": did you mean cpu.count?",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nwhen = \"label.a == \\\"b\\\" und\"\nhold = 'x'",
+            "3:8: expected \"and\", \"or\" or the end, found \"und\"",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nwhen = 'memory.usable >= \"8 GiB\"'\nhold = 'x'",
+            "3:26: expected a number after \">=\", found the text \"8 GiB\"",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nwhen = 'system.product == 8'\nhold = 'x'",
+            "3:9: system.product is a text: compare it with one in quotes, by ==, !=, in or like",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nwhen = true\nhold = 'x'",
+            "3:8: when is a text in quotes, not boolean",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nwhen = 'cpu.count == 1'\nhold = 'x'\n[[rule]]\nname = 'a'\nhold = 'y'",
+            "6:8: a rule named \"a\" stands in line 1 already",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nhold = 'x'\n[[rule]]\nname = 'b'\nhold = 'y'",
+            "4:1: this rule is never reached: rule \"a\" in line 1 has no \"when\", so it always matches; move that one to the end",
+        ),
+        (
+            "[[rule]]\nhold = 4\n[[rule]]\nname = 'b'\nimage = 4",
+            "1:1: this rule has no name: add name = \"…\"\n2:8: hold is a text in quotes, not integer\n5:9: image is a text in quotes, not integer",
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(problems(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn limits_are_kept() {
+    let rules = |n: usize| -> String {
+        (0..n)
+            .map(|i| format!("[[rule]]\nname = '{i}'\nwhen = 'cpu.count == 1'\nhold = 'x'\n"))
+            .collect()
+    };
+    assert_eq!(problems(&rules(1000)), "none");
+    assert_eq!(problems(&rules(1001)), "4001:1: too many rules: 1000 are most");
+    let long = format!("# {}", "x".repeat(1 << 20));
+    assert_eq!(problems(&long), "1:1: a policy of 1048578 bytes: 1048576 are most");
+    let name = "x".repeat(2000);
+    let long = format!("[[rule]]\nname = '{name}'\nhold = 'x'");
+    assert_eq!(problems(&long), "2:8: name is too long: 1024 bytes are most");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics(text in proptest::prelude::any::<String>()) {
+        drop(Policy::parse(&text));
+    }
+
+    #[test]
+    fn no_values_panic(
+        key in "name|when|image|disk|start|hold|fail|x",
+        value in r#"[0-9]{1,3}|"[a-z= "\\]{0,8}"|\{ *\}|\[\]|true|'[^']{0,8}'"#,
+    ) {
+        let text = format!("[[rule]]\n{key} = {value}\n");
+        for problem in Policy::check(&text).problems {
+            proptest::prop_assert!(problem.line >= 1 && problem.column >= 1);
+        }
+    }
+}
