@@ -50,6 +50,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command, context: &Context) -> anyhow::Result<Code> {
     match command {
+        Command::Build(args) => runtime::run(command::build::build(args, context))?,
         Command::Import(args) => runtime::run(command::image::import(args, context))?,
         Command::Export(args) => runtime::run(command::image::export(args, context))?,
         Command::Write(args) => runtime::run(command::write::write(args, context))?,

@@ -13,7 +13,7 @@ use wire::Reference;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     ingot build recipes/debian.toml -t debian:12\n  \
-    ingot build web.toml -t lab/web:stable --fact system.manufacturer=Dell\n  \
+    ingot build web.toml -t lab/web:stable -v    # with what the tools print\n  \
     ingot build web.toml -t web:new --refresh --keep-disk web.raw")]
 pub struct Build {
     /// Recipe to follow (TOML)
@@ -21,9 +21,6 @@ pub struct Build {
     /// Name the image, as name[:tag]
     #[arg(long, short = 't', value_name = "REF")]
     pub tag: Reference,
-    /// Fact that the recipe may depend on; may be given several times
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
-    pub fact: Vec<(String, String)>,
     /// Ignore cached packages and bases, fetch them anew
     #[arg(long)]
     pub refresh: bool,
@@ -99,12 +96,4 @@ pub struct Write {
     /// Go ahead although everything on the block device will be lost
     #[arg(long, conflicts_with = "plan")]
     pub yes: bool,
-}
-
-/// Parts `key=value`.
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE, such as system.manufacturer=Dell".to_owned()),
-    }
 }

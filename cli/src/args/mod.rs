@@ -100,6 +100,7 @@ pub enum ColorWhen {
 /// What to do, in the order in which people meet it.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Build(image::Build),
     Import(image::Import),
     Export(image::Export),
     Write(image::Write),
@@ -172,7 +173,7 @@ mod tests {
             assert!((1..=3).contains(&count), "{path}: {count} examples");
             seen += 1;
         });
-        assert!(seen >= 2, "only {seen} commands");
+        assert!(seen >= 18, "only {seen} commands");
     }
 
     #[test]

@@ -43,21 +43,21 @@ pub async fn import(args: &Import, context: &Context) -> anyhow::Result<()> {
     };
     let made = repo.import(source, options, progress).await.doing(what)?;
     reporter.finish();
-    report_made(&args.tag, &made, context)
+    if context.out.json {
+        return context.out.document(&Made { reference: &args.tag, made: &made });
+    }
+    context.out.line(made_line(&args.tag, &made))
 }
 
 /// Says what was stored, and what that cost.
-pub fn report_made(tag: &Reference, made: &Imported, context: &Context) -> anyhow::Result<()> {
-    if context.out.json {
-        return context.out.document(&Made { reference: tag, made });
-    }
-    context.out.line(format!(
+pub fn made_line(tag: &Reference, made: &Imported) -> String {
+    format!(
         "{tag} is {}: disk of {}, {} of content, {} new in the store",
         made.digest.short(),
         size(made.disk_bytes),
         size(made.data_bytes),
         size(made.new_bytes),
-    ))
+    )
 }
 
 /// `ingot export`.

@@ -1,6 +1,7 @@
 //! One function per command: resolved arguments in, library calls, results out.
 
 pub mod boot;
+pub mod build;
 pub mod image;
 pub mod logs;
 pub mod machine;

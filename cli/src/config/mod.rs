@@ -119,7 +119,8 @@ pub enum LogLevel {
 /// Reads the file. Relative paths in it start at its folder.
 pub fn load(path: &Path) -> anyhow::Result<Config> {
     let text = read(path, "configuration", FILE_BYTES_MAX)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = whole.parent().unwrap_or(Path::new("/"));
     Ok(parse(&text, &path.display().to_string())?.based_on(folder))
 }
 

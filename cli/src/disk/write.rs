@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{Advice, fadvise};
-use store_format::{Envelope, Region, region};
+use store_format::{Envelope, region};
 use store_repo::Piece;
 
 use crate::exit::{Code, Failure};
@@ -142,6 +142,7 @@ fn differs(what: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use store_format::Region;
     use wire::Digest;
 
     use super::*;

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::Out;
-use super::human::percent;
+use super::human::{duration, percent};
 
 /// What a long operation tells while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,12 +28,27 @@ pub enum Progress<'a> {
         /// In all; absent where nobody knows.
         total_bytes: Option<u64>,
     },
+    /// One line that a tool printed.
+    Log {
+        /// Without the line end.
+        text: Cow<'a, str>,
+    },
+    /// What began has ended.
+    Ended {
+        /// What, as a phrase.
+        text: Cow<'a, str>,
+        /// How: `done`, `cached` or `failed`.
+        outcome: &'static str,
+        /// How long it took.
+        elapsed_ms: u64,
+    },
 }
 
 /// Shows [`Progress`]. Shared by reference with whatever reports it.
 #[derive(Debug)]
 pub struct Reporter {
     mode: Mode,
+    logs: bool,
 }
 
 #[derive(Debug)]
@@ -47,7 +62,7 @@ enum Mode {
 
 const BAR: &str = "  {bar:30} {percent:>3} %  {binary_bytes} of {binary_total_bytes}  \
                    {binary_bytes_per_sec}  {eta} left  {msg}";
-const SPINNER: &str = "  {spinner} {msg}  {elapsed}";
+const SPINNER: &str = "  {spinner} {elapsed}  {msg}";
 const COUNTER: &str = "  {spinner} {binary_bytes}  {binary_bytes_per_sec}  {msg}";
 
 impl Reporter {
@@ -62,7 +77,13 @@ impl Reporter {
         } else {
             Mode::Lines
         };
-        Reporter { mode }
+        Reporter { mode, logs: false }
+    }
+
+    /// Shows what tools print too, where `logs` is set; else only as a sign of life.
+    pub fn with_logs(mut self, logs: bool) -> Reporter {
+        self.logs = logs;
+        self
     }
 
     /// Something new begins.
@@ -78,12 +99,24 @@ impl Reporter {
     /// Shows one piece of progress.
     pub fn report(&self, progress: &Progress<'_>) {
         match (&self.mode, progress) {
-            (Mode::Quiet, _) | (Mode::Lines, Progress::Bytes { .. }) => {}
-            (Mode::Lines, Progress::Step { text }) => say(text),
+            (Mode::Quiet, _) => {}
             (Mode::Json(last), progress) => report_json(last, progress),
+            (Mode::Lines, Progress::Step { text }) => say(text),
+            (Mode::Lines, Progress::Log { text }) if self.logs => say(&format!("  {text}")),
+            (Mode::Lines, Progress::Bytes { .. } | Progress::Log { .. }) => {}
+            (Mode::Lines, Progress::Ended { text, outcome, elapsed_ms }) => {
+                say(&ended(text, outcome, *elapsed_ms));
+            }
             (Mode::Bar(bar), Progress::Step { text }) => bar_step(bar, text),
             (Mode::Bar(bar), Progress::Bytes { done_bytes, total_bytes }) => {
                 bar_bytes(bar, *done_bytes, *total_bytes);
+            }
+            (Mode::Bar(bar), Progress::Log { text }) if self.logs => {
+                bar.println(format!("  {text}"))
+            }
+            (Mode::Bar(bar), Progress::Log { text }) => bar.set_message(shortened(text)),
+            (Mode::Bar(bar), Progress::Ended { text, outcome, elapsed_ms }) => {
+                bar.println(ended(text, outcome, *elapsed_ms));
             }
         }
     }
@@ -102,10 +135,20 @@ impl Drop for Reporter {
     }
 }
 
+fn ended(text: &str, outcome: &str, elapsed_ms: u64) -> String {
+    format!("{text}: {outcome} in {}", duration(Duration::from_millis(elapsed_ms)))
+}
+
+/// Fits beside a spinner on any terminal.
+fn shortened(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(60).collect()
+}
+
 /// A step stays on the screen as a line; the bar below it starts anew.
 fn bar_step(bar: &ProgressBar, text: &str) {
     bar.println(text);
     bar.reset();
+    bar.set_message("");
     bar.unset_length();
     set_style(bar, SPINNER);
     bar.enable_steady_tick(Duration::from_millis(125));
@@ -133,7 +176,7 @@ fn set_style(bar: &ProgressBar, template: &str) {
 fn report_json(last: &Mutex<Option<u64>>, progress: &Progress<'_>) {
     let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
     let now = match progress {
-        Progress::Step { .. } => None,
+        Progress::Step { .. } | Progress::Log { .. } | Progress::Ended { .. } => None,
         Progress::Bytes { done_bytes, total_bytes: Some(total) } => {
             Some(percent(*done_bytes, *total))
         }
