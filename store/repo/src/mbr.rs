@@ -84,11 +84,14 @@ impl Entry {
 pub(crate) fn read(disk: &Disk, sector_bytes: u64) -> io::Result<Option<Mbr>> {
     let Some(sector) = sector_at(disk, 0, sector_bytes)? else { return Ok(None) };
     let Some(entries) = entries(&sector) else { return Ok(None) };
-    let believable = entries.iter().all(|entry| {
-        let end = (u64::from(entry.first) + u64::from(entry.sectors)).checked_mul(sector_bytes);
-        matches!(entry.boot, 0 | 0x80)
-            && (!entry.is_used() || entry.first > 0 && end.is_some_and(|end| end <= disk.bytes))
-    });
+    // A protective entry may say that it is longer than the disk.
+    let protective = entries.iter().any(|entry| entry.kind == PROTECTIVE);
+    let believable = protective
+        || entries.iter().all(|entry| {
+            let end = (u64::from(entry.first) + u64::from(entry.sectors)).checked_mul(sector_bytes);
+            matches!(entry.boot, 0 | 0x80)
+                && (!entry.is_used() || entry.first > 0 && end.is_some_and(|end| end <= disk.bytes))
+        });
     if !believable || !entries.iter().any(Entry::is_used) {
         return Ok(None);
     }

@@ -1,0 +1,143 @@
+//! An object store whose N-th write goes wrong.
+
+use std::fmt;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use store_repo::Storage;
+
+/// How a write goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing was written, and the writer is told so.
+    Refused,
+    /// Everything was written, but the writer is told that it was not.
+    Unsaid,
+    /// The process ends before.
+    KilledBefore,
+    /// The process ends in the middle: a part is in a file beside.
+    KilledWithin,
+    /// The process ends after.
+    KilledAfter,
+}
+
+/// Counts writes, over all stores that share it, and breaks one.
+#[derive(Debug)]
+pub struct Plan {
+    pub fault: Fault,
+    /// Number of the write, from 0.
+    pub at: usize,
+    count: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Faulty {
+    inner: Arc<dyn ObjectStore>,
+    home: std::path::PathBuf,
+    plan: Arc<Plan>,
+}
+
+impl Plan {
+    pub fn new(fault: Fault, at: usize) -> Arc<Plan> {
+        Arc::new(Plan { fault, at, count: AtomicUsize::new(0) })
+    }
+
+    /// Whether the write was reached.
+    pub fn is_done(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > self.at
+    }
+}
+
+/// A folder whose writes follow a plan.
+pub fn storage(folder: &FilePath, plan: &Arc<Plan>) -> Storage {
+    let Storage { objects, local, home } = Storage::folder(folder).unwrap();
+    let wrap = |inner| -> Arc<dyn ObjectStore> {
+        Arc::new(Faulty { inner, home: home.clone(), plan: Arc::clone(plan) })
+    };
+    Storage { objects: wrap(objects), local: wrap(local), home: home.clone() }
+}
+
+/// As if the power went: nothing of the process runs any more.
+fn die() -> ! {
+    std::process::abort()
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "faulty {}", self.inner)
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let hit = self.plan.count.fetch_add(1, Ordering::SeqCst) == self.plan.at;
+        let error = || Error::Generic {
+            store: "faulty",
+            source: Box::new(std::io::Error::other("a write that fails on purpose")),
+        };
+        match self.plan.fault {
+            Fault::Refused if hit => return Err(error()),
+            Fault::KilledBefore if hit => die(),
+            Fault::KilledWithin if hit => {
+                let mut file = self.home.join(location.as_ref()).into_os_string();
+                file.push("#1");
+                let file = std::path::PathBuf::from(file);
+                std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+                let bytes = payload.iter().next().unwrap();
+                std::fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
+                die()
+            }
+            _ => {}
+        }
+        let done = self.inner.put_opts(location, payload, options).await;
+        match self.plan.fault {
+            Fault::Unsaid if hit => Err(error()),
+            Fault::KilledAfter if hit => die(),
+            _ => done,
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
