@@ -108,6 +108,7 @@ mod tests {
             cause: None,
             created: 0,
             changed: 0,
+            ended: None,
         }
     }
 

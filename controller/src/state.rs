@@ -66,6 +66,9 @@ pub struct Run {
     pub created: UnixMs,
     /// When it last changed.
     pub changed: UnixMs,
+    /// When the agent had no more to do for it; later than its state says
+    /// where the image was there and had only to be started.
+    pub ended: Option<UnixMs>,
 }
 
 /// What is recorded of a machine, as far as it matters here.
@@ -149,11 +152,24 @@ pub fn reconcile(recorded: Recorded<'_>, report: Report<'_>, now: UnixMs) -> Opt
                     Some(state) => stepped(run, state, Some(cause), now),
                     None => None,
                 },
-                Outcome::Done => stepped(run, done(run.state, step)?, None, now),
+                Outcome::Done => stepped(run, done(run, step)?, None, now),
                 Outcome::Skipped { .. } => stepped(run, skipped(run.state, step)?, None, now),
                 Outcome::Unknown => None,
             }
         }
+    }
+}
+
+impl Run {
+    fn became(self, state: RunState, now: UnixMs) -> Run {
+        let ended = match state {
+            RunState::Succeeded | RunState::Failed | RunState::Superseded => {
+                self.ended.or(Some(now))
+            }
+            RunState::AlreadyInstalled => self.ended,
+            _ => None,
+        };
+        Run { state, changed: now, ended, ..self }
     }
 }
 
@@ -164,10 +180,11 @@ fn rebooted(run: Run, boot: &str, installed: &[Digest], now: UnixMs) -> Run {
         return run;
     }
     if installed.contains(&run.target.image) {
-        return Run { state: RunState::Succeeded, cause: None, changed: now, ..run };
+        return Run { cause: None, ..run.became(RunState::Succeeded, now) };
     }
     let cause = format!("the machine started anew while {}", doing(run.state));
-    Run { state: after_failure(run.attempt), cause: Some(cause), changed: now, ..run }
+    let state = after_failure(run.attempt);
+    Run { cause: Some(cause), ..run.became(state, now) }
 }
 
 struct CheckIn<'a> {
@@ -212,11 +229,9 @@ impl CheckIn<'_> {
             RunState::Retrying => self.order(
                 None,
                 Run {
-                    state: RunState::Ordered,
                     attempt: run.attempt.saturating_add(1),
                     boot: self.boot.to_owned(),
-                    changed: self.now,
-                    ..run
+                    ..run.became(RunState::Ordered, self.now)
                 },
             ),
             RunState::Superseded | RunState::Unknown => {
@@ -233,6 +248,7 @@ impl CheckIn<'_> {
     }
 
     fn begin(&self, closed: Option<Run>, target: &Target) -> Changes {
+        let closed = closed.map(|run| Run { ended: run.ended.or(Some(self.now)), ..run });
         let there = self.installed.contains(&target.image);
         let run = Run {
             id: self.fresh.clone(),
@@ -244,6 +260,7 @@ impl CheckIn<'_> {
             cause: None,
             created: self.now,
             changed: self.now,
+            ended: None,
         };
         self.order(closed, run)
     }
@@ -286,8 +303,12 @@ fn started(state: RunState, step: Step) -> Option<RunState> {
     }
 }
 
-fn done(state: RunState, step: Step) -> Option<RunState> {
-    (step == Step::Start && !state.is_over()).then_some(RunState::Succeeded)
+fn done(run: &Run, step: Step) -> Option<RunState> {
+    match (step, run.state) {
+        (Step::Start, RunState::AlreadyInstalled) if run.ended.is_none() => Some(run.state),
+        (Step::Start, state) if !state.is_over() => Some(RunState::Succeeded),
+        _ => None,
+    }
 }
 
 /// An agent that skips the transfer found the image on the disk.
@@ -308,11 +329,14 @@ fn after_failure(attempt: u32) -> RunState {
 }
 
 fn stepped(run: &Run, state: RunState, cause: Option<&str>, now: UnixMs) -> Option<Changes> {
-    if state == run.state && cause.is_none() {
+    let found = run.state == RunState::AlreadyInstalled;
+    if state == run.state && cause.is_none() && !found {
         return None;
     }
     let cause = cause.map(str::to_owned).or_else(|| run.cause.clone());
-    let run = Run { state, cause, changed: now, ..run.clone() };
+    let ended = (found && state == run.state).then_some(now);
+    let run = run.clone().became(state, now);
+    let run = Run { cause, ended: run.ended.or(ended), ..run };
     let reason = (state == RunState::Failed).then(|| gave_up(&run));
     Some(Changes { machine: (standing(state), reason), closed: None, run: Some(run), order: None })
 }
@@ -322,7 +346,7 @@ fn superseded(run: Run, reason: &str, now: UnixMs) -> Run {
         return run;
     }
     let cause = Some(format!("{} was no longer wanted: {reason}", run.target.reference));
-    Run { state: RunState::Superseded, cause, changed: now, ..run }
+    Run { cause, ..run.became(RunState::Superseded, now) }
 }
 
 /// How a machine stands whose current run stands so.

@@ -38,7 +38,8 @@ CREATE TABLE runs (
     boot        TEXT   NOT NULL,
     cause       TEXT,
     created     BIGINT NOT NULL,
-    changed     BIGINT NOT NULL
+    changed     BIGINT NOT NULL,
+    ended       BIGINT
 );
 CREATE INDEX runs_of_machine ON runs (machine, created);
 CREATE INDEX runs_by_time ON runs (created);

@@ -23,6 +23,7 @@ struct Row {
     cause: Option<String>,
     created: i64,
     changed: i64,
+    ended: Option<i64>,
 }
 
 impl TryFrom<Row> for Run {
@@ -45,6 +46,7 @@ impl TryFrom<Row> for Run {
             cause: row.cause,
             created: from_sql::<UnixMs>(row.created, "runs.created")?,
             changed: from_sql::<UnixMs>(row.changed, "runs.changed")?,
+            ended: row.ended.map(|ended| from_sql(ended, "runs.ended")).transpose()?,
         })
     }
 }
@@ -77,11 +79,11 @@ pub(crate) async fn list(
 /// Writes the whole record.
 pub(crate) async fn put(c: &mut Connection, run: &Run) -> Result<(), DbError> {
     let sql = "INSERT INTO runs (id, machine, rule, reference, image, disk, start, state, \
-               attempt, boot, cause, created, changed) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+               attempt, boot, cause, created, changed, ended) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
                ON CONFLICT (id) DO UPDATE SET state = excluded.state, \
                attempt = excluded.attempt, boot = excluded.boot, cause = excluded.cause, \
-               changed = excluded.changed";
+               changed = excluded.changed, ended = excluded.ended";
     sqlx::query(sql)
         .bind(run.id.as_str())
         .bind(run.machine.as_str())
@@ -96,6 +98,7 @@ pub(crate) async fn put(c: &mut Connection, run: &Run) -> Result<(), DbError> {
         .bind(&run.cause)
         .bind(to_sql(run.created, "runs.created")?)
         .bind(to_sql(run.changed, "runs.changed")?)
+        .bind(run.ended.map(|ended| to_sql(ended, "runs.ended")).transpose()?)
         .execute(c)
         .await?;
     Ok(())

@@ -203,7 +203,7 @@ impl Controller {
                 machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
                 false
             }
-            Of::Run(id) => run::get(c, id).await?.ok_or_else(|| unknown_run(id))?.state.is_over(),
+            Of::Run(id) => run::get(c, id).await?.ok_or_else(|| unknown_run(id))?.ended.is_some(),
         };
         let entries = event::list(c, of, since, limit).await?;
         let next = entries.last().map_or(since, |entry| entry.record);

@@ -99,8 +99,10 @@ impl Controller {
             },
             now,
         );
-        // The machine goes first: runs refer to it.
-        machine::put(c, &record).await?;
+        if new {
+            // Before its runs, which refer to it.
+            machine::put(c, &record).await?;
+        }
         let mut order = None;
         if let Some(changes) = &changes {
             apply(c, &mut record, changes).await?;

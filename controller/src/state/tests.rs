@@ -136,8 +136,10 @@ fn a_machine_is_installed_and_found_installed_at_its_next_boots() {
     world.end(Step::Plan, Outcome::Done);
     world.end(Step::Transfer, Outcome::Skipped { reason: "installed".into() });
     world.start(Step::Start);
+    let ended = |world: &World| world.run.as_ref().unwrap().ended;
+    assert_eq!(ended(&world), None);
     world.end(Step::Start, Outcome::Done);
-    assert_eq!(world.run_state(), there);
+    assert_eq!((world.run_state(), ended(&world)), (there, Some(world.now)));
     // A disk that lost its receipt is installed again.
     let fresh = seen("r-4 attempt 1 of web:1", RunState::Ordered, MachineState::Deploying);
     assert_eq!(world.deploy("c", None, 1), fresh);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use wire::{Event, EventKind};
+use wire::{Event, EventKind, Outcome, Step};
 
-use crate::common::{Agent, World, deploy, line};
+use crate::common::{Agent, World, deploy, ended, line, started};
 
 fn lines(entries: &[wire::admin::LogEntry]) -> Vec<String> {
     entries
@@ -77,6 +77,24 @@ async fn a_log_is_read_in_pages_and_ends_with_its_run() {
         (since, seen) = (page.next, seen + page.entries.len());
     }
     assert_eq!(seen, 10);
+}
+
+#[tokio::test]
+async fn the_log_of_a_run_that_found_its_image_ends_when_that_is_started() {
+    let mut world = World::new().await;
+    let mut agent = Agent::new(1);
+    world.install(&mut agent).await;
+    agent.restart();
+    let order = deploy(&world.check_in(&mut agent).await);
+    let page = async |world: &World, since| {
+        world.controller.run_log(&order.run, since, 10, Duration::ZERO).await.unwrap()
+    };
+    assert!(!page(&world, 0).await.over);
+    let batch = agent.tells(&order, [started(Step::Start), ended(Step::Start, Outcome::Done)]);
+    world.send(&batch).await;
+    let first = page(&world, 0).await;
+    assert_eq!((first.entries.len(), first.over), (2, false));
+    assert!(page(&world, first.next).await.over);
 }
 
 #[tokio::test]
