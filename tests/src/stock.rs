@@ -49,7 +49,7 @@ impl Stock {
         let agent = fingerprint(&product.agent)?;
         let assets = cached(&format!("assets-{ingot}-{agent}"), |assets| {
             let (agent, out) = (product.agent.to_string_lossy(), assets.to_string_lossy());
-            let kernel = ["--kernel-package", "linux-image-cloud-amd64"];
+            let kernel = ["--kernel", "linux-image-cloud-amd64"];
             product.run(
                 &[&["boot", "assets", "--agent", &agent, "--out", &out], &kernel[..]].concat(),
             )?;
