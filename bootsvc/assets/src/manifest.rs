@@ -1,7 +1,8 @@
 //! A folder of boot assets and the note about what is in it.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -156,8 +157,10 @@ pub(crate) fn write(
     let mut text = serde_json::to_vec_pretty(manifest)?;
     text.push(b'\n');
     for (name, content) in files.into_iter().chain([(MANIFEST, text.as_slice())]) {
-        let mut file = tempfile::NamedTempFile::new_in(path)?;
-        std::io::Write::write_all(&mut file, content)?;
+        // There are no secrets in them, and a server need not run as who made them.
+        let readable = fs::Permissions::from_mode(0o644);
+        let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(path)?;
+        file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(path.join(name))?;
     }
