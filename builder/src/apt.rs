@@ -255,9 +255,8 @@ fn write_config(
 
 fn older_than(path: &Path, age_max: Duration) -> bool {
     let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
-    modified.map_or(true, |time| {
-        SystemTime::now().duration_since(time).unwrap_or_default() > age_max
-    })
+    modified
+        .map_or(true, |time| SystemTime::now().duration_since(time).unwrap_or_default() > age_max)
 }
 
 #[cfg(test)]

@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use wire::Digest;
 
 use crate::EPOCH;
-use crate::apt::{self, Sources};
-use crate::cache::{Cache, CacheError, Kind, at};
+use crate::apt::{self, Apt, Sources};
+use crate::cache::{CacheError, at};
 use crate::key::Key;
 use crate::progress::Outcome;
 use crate::recipe::Base;
 use crate::tool::{self, Log, ToolError};
-use crate::tree::{self, Layer, TreeError};
+use crate::tree::{self, Layer, Place, TreeError};
 
 /// Packages of every image: what boots, finds its disk and its network, and
 /// can be reached.
@@ -63,23 +64,21 @@ pub(crate) fn key(base: &Base, sources: &Sources) -> Result<Digest, BaseError> {
 
 /// The base tree: from the cache, unless it is too old, or made.
 pub(crate) fn get(
-    cache: &Cache,
-    work: &Path,
-    base: &Base,
-    sources: &Sources,
-    key: &Digest,
-    age_max: Option<std::time::Duration>,
+    place: Place<'_>,
+    apt: Apt<'_>,
+    age_max: Option<Duration>,
     log: Log<'_>,
 ) -> Result<(Outcome, Layer), BaseError> {
-    let _lock = cache.lock_entry(Kind::Tree, key, log)?;
-    if let Some(layer) = cache.find(Kind::Tree, key, age_max) {
+    let Apt { cache, work, base, sources, .. } = apt;
+    let _lock = cache.lock_entry(place.kind, &place.key, log)?;
+    if let Some(layer) = cache.find(place.kind, &place.key, age_max) {
         return Ok((Outcome::Cached, layer));
     }
     let list = work.join("sources.list");
     fs::write(&list, sources.text()).map_err(at("write", &list))?;
     let debs = apt::debs_folder(cache, base.distro)?;
     let mut command = mmdebstrap(base, work, &debs, &list);
-    let layer = tree::store(cache, key, work, &mut command, log)
+    let layer = tree::store(place, work, &mut command, log)
         .map_err(|source| BaseError::Make { distro: base.distro.name(), source })?;
     Ok((Outcome::Done, layer))
 }

@@ -24,7 +24,7 @@ use crate::sandbox::Access;
 use crate::step::{self, StepError};
 use crate::system::{self, Prepared};
 use crate::tool::{self, Log, ToolError};
-use crate::tree::{self, Layer, TreeError};
+use crate::tree::{self, Layer, Place, TreeError};
 use crate::{EPOCH, KERNEL};
 
 /// Name of the disk in its cache entry.
@@ -169,13 +169,13 @@ struct Build<'a> {
 }
 
 /// The tree as far as it was built: what it is, and whether the work folder has it.
-struct Tree {
-    key: Digest,
+struct Tree<'a> {
+    place: Place<'a>,
     layer: Layer,
     root: Option<PathBuf>,
 }
 
-impl Build<'_> {
+impl<'a> Build<'a> {
     fn image(&self) -> Result<BuiltImage, BuildError> {
         let mut tree = self.base()?;
         for index in 0..self.recipe.steps.len() {
@@ -201,17 +201,17 @@ impl Build<'_> {
         })
     }
 
-    fn base(&self) -> Result<Tree, BuildError> {
+    fn base(&self) -> Result<Tree<'a>, BuildError> {
         staged(self.progress, &Stage::Base, |log| {
-            let Apt { cache, work, base, sources, .. } = self.apt;
-            let key = base::key(base, sources)?;
-            let (outcome, layer) = base::get(cache, work, base, sources, &key, self.age_max, log)?;
-            Ok((outcome, Tree { key, layer, root: None }))
+            let key = base::key(self.apt.base, self.apt.sources)?;
+            let place = Place { cache: self.cache, kind: Kind::Base, key };
+            let (outcome, layer) = base::get(place, self.apt, self.age_max, log)?;
+            Ok((outcome, Tree { place, layer, root: None }))
         })
     }
 
     /// Advances the tree by one step: its own result if that is cached.
-    fn step(&self, index: usize, tree: &mut Tree) -> Result<(), BuildError> {
+    fn step(&self, index: usize, tree: &mut Tree<'a>) -> Result<(), BuildError> {
         let step = &self.recipe.steps[index];
         let first = index == 0;
         let mut key = Key::new("ingot step 1").field("parent", tree.layer.digest.0);
@@ -220,12 +220,13 @@ impl Build<'_> {
         }
         key = key.field("sources", self.apt.sources.text()).field("epoch", EPOCH.to_string());
         let key = step::add_to_key(key, step).digest();
+        let place = Place { cache: self.cache, kind: Kind::Tree, key };
         // Without packages, a step's result cannot get old.
         let age_max = self.age_max.filter(|max| !step.packages.is_empty() || max.is_zero());
         staged(self.progress, &Stage::Step(step.name.clone()), |log| {
             let _lock = self.cache.lock_entry(Kind::Tree, &key, log)?;
             if let Some(layer) = self.cache.find(Kind::Tree, &key, age_max) {
-                *tree = Tree { key, layer, root: None };
+                *tree = Tree { place, layer, root: None };
                 return Ok((Outcome::Cached, ()));
             }
             let root = self.root(tree, log)?;
@@ -234,19 +235,19 @@ impl Build<'_> {
                 self.prepared.apply(self.work, &root, log).map_err(failed)?;
             }
             step::run(self.apt, &root, step, log).map_err(failed)?;
-            let layer = tree::pack(self.cache, &key, self.work, &root, EPOCH, log)?;
-            *tree = Tree { key, layer, root: Some(root) };
+            let layer = tree::pack(place, self.work, &root, EPOCH, log)?;
+            *tree = Tree { place, layer, root: Some(root) };
             Ok((Outcome::Done, ()))
         })
     }
 
     /// The folder with the tree, brought back from the cache where needed.
-    fn root(&self, tree: &mut Tree, log: Log<'_>) -> Result<PathBuf, BuildError> {
+    fn root(&self, tree: &mut Tree<'a>, log: Log<'_>) -> Result<PathBuf, BuildError> {
         if let Some(root) = tree.root.take() {
             return Ok(root);
         }
         let root = self.work.join("root");
-        tree::restore(self.cache, &tree.key, &root, log)?;
+        tree::restore(tree.place, &root, log)?;
         Ok(root)
     }
 
@@ -254,7 +255,7 @@ impl Build<'_> {
     fn disk(
         &self,
         key: &Digest,
-        tree: &mut Tree,
+        tree: &mut Tree<'a>,
     ) -> Result<(ImageEntry, Lock, bool), BuildError> {
         if let Some(found) = self.cached_disk(key)? {
             let skip = |_: Log<'_>| Ok::<_, BuildError>((Outcome::Cached, ()));
@@ -377,12 +378,13 @@ fn map<const N: usize>(entries: [(&str, String); N]) -> BTreeMap<String, String>
 
 /// Tools whose version shows in the bytes of a disk.
 fn tool_versions() -> Result<BTreeMap<String, String>, ToolError> {
-    // Some of them print it on standard error, among other things.
+    // Some print it on standard error, or among other things; fatlabel is of
+    // the same package as mkfs.vfat, which does not print it.
     let ask = |script: &str| tool::output(tool::command("sh", EPOCH).args(["-c", script]));
     Ok(map([
         ("e2fsprogs", ask("mke2fs -V 2>&1 | head -n 1")?),
         ("grub", ask("grub-mkimage --version")?),
-        ("dosfstools", ask("mkfs.vfat --help 2>&1 | head -n 1")?),
+        ("dosfstools", ask("fatlabel --version")?),
         ("mtools", ask("mcopy --version | head -n 1")?),
     ]))
 }

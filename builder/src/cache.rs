@@ -1,7 +1,8 @@
 //! Results of earlier builds, in a folder that may be deleted at any time.
 //!
 //! ```text
-//! trees/KEY/    a root tree: tree.tar.zst, entry.json
+//! bases/KEY/    a root tree as mmdebstrap made it: tree.tar.zst, entry.json
+//! trees/KEY/    a root tree after a step, likewise
 //! images/KEY/   a disk: disk.raw, entry.json, passed-CHECK for each check it passed
 //! debs/DISTRO/  downloaded packages, lists/DISTRO/ package lists
 //! locks/        one file for each thing that only one build may touch
@@ -44,7 +45,9 @@ pub(crate) struct Cache {
 /// The sorts of entries.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
-    /// Root trees.
+    /// Root trees that recipes start from.
+    Base,
+    /// Root trees after a step.
     Tree,
     /// Disk images.
     Image,
@@ -53,6 +56,7 @@ pub(crate) enum Kind {
 impl Kind {
     fn folder(self) -> &'static str {
         match self {
+            Kind::Base => "bases",
             Kind::Tree => "trees",
             Kind::Image => "images",
         }
@@ -78,7 +82,7 @@ impl Cache {
         fs::create_dir_all(root).map_err(at("create", root))?;
         let root = root.canonicalize().map_err(at("open", root))?;
         let cache = Cache { root };
-        for name in ["trees", "images", "debs", "lists", "locks", "work"] {
+        for name in ["bases", "trees", "images", "debs", "lists", "locks", "work"] {
             cache.folder(name)?;
         }
         Ok(cache)
@@ -197,15 +201,14 @@ impl Cache {
 
     /// Deletes what no build has used for a month; failures only cost space.
     pub fn prune(&self, now: SystemTime) {
-        for kind in [Kind::Tree, Kind::Image] {
+        for kind in [Kind::Base, Kind::Tree, Kind::Image] {
             let Ok(entries) = fs::read_dir(self.root.join(kind.folder())) else { continue };
             for path in entries.flatten().map(|entry| entry.path()) {
                 let used = fs::metadata(path.join(ENTRY)).and_then(|entry| entry.modified());
                 let unused = used.map(|used| now.duration_since(used).unwrap_or_default());
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let lock = lock_file(
-                    &self.root.join("locks").join(format!("{}-{name}", kind.folder())),
-                );
+                let lock =
+                    lock_file(&self.root.join("locks").join(format!("{}-{name}", kind.folder())));
                 if unused.is_ok_and(|unused| unused > UNUSED_MAX)
                     && lock.is_ok_and(|lock| lock.try_lock().is_ok())
                 {
@@ -230,18 +233,15 @@ struct Stored<T> {
 }
 
 fn lock_file(path: &Path) -> Result<File, CacheError> {
-    File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(at("create", path))
+    File::options().create(true).truncate(false).write(true).open(path).map_err(at("create", path))
 }
 
 /// Removes a folder with everything in it, if it is there.
 pub(crate) fn remove(path: &Path) -> Result<(), CacheError> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(at("remove", path)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(at("remove", path)(error))
+        }
         _ => Ok(()),
     }
 }

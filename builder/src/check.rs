@@ -102,7 +102,12 @@ pub(crate) fn boot(
             }
             Ok(Console::Partial(_)) => (),
             Err(RecvTimeoutError::Timeout) => {
-                return Err(CheckError::Silent { firmware, expect, secs: check.timeout_secs, tail });
+                return Err(CheckError::Silent {
+                    firmware,
+                    expect,
+                    secs: check.timeout_secs,
+                    tail,
+                });
             }
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(CheckError::Stopped { firmware, expect, tail });

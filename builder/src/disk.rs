@@ -83,12 +83,7 @@ pub(crate) fn make(
 
 /// The EFI system partition, with GRUB where every UEFI looks first (UEFI
 /// Specification 3.5.1.1).
-fn esp(
-    efi: &Path,
-    image: &Path,
-    identities: &Identities,
-    log: Log<'_>,
-) -> Result<(), DiskError> {
+fn esp(efi: &Path, image: &Path, identities: &Identities, log: Log<'_>) -> Result<(), DiskError> {
     let epoch = UNIX_EPOCH + Duration::from_secs(EPOCH);
     let dated = File::options().write(true).open(efi).and_then(|file| file.set_modified(epoch));
     dated.map_err(at("write", efi))?;
@@ -143,13 +138,7 @@ fn partitions(geometry: Geometry, identities: &Identities) -> BTreeMap<u32, Part
         (2, partition(EFI, identities.esp, "esp", ESP_START, ESP_SECTORS)),
         (
             ROOT_PARTITION,
-            partition(
-                LINUX_ROOT_X64,
-                identities.root,
-                "root",
-                ROOT_START,
-                geometry.root_sectors,
-            ),
+            partition(LINUX_ROOT_X64, identities.root, "root", ROOT_START, geometry.root_sectors),
         ),
     ])
 }

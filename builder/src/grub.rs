@@ -91,7 +91,11 @@ pub(crate) fn bios(work: &Path, identities: &Identities, log: Log<'_>) -> Result
 }
 
 /// Makes what boots by UEFI and returns its file.
-pub(crate) fn efi(work: &Path, identities: &Identities, log: Log<'_>) -> Result<PathBuf, GrubError> {
+pub(crate) fn efi(
+    work: &Path,
+    identities: &Identities,
+    log: Log<'_>,
+) -> Result<PathBuf, GrubError> {
     make(work, "x86_64-efi", &EFI_MODULES, identities, log)
 }
 
@@ -105,10 +109,8 @@ fn make(
     // Read before there is a shell: it knows no conditions, and what follows
     // is `normal`, which reads grub.cfg from the prefix.
     let early = work.join("early.cfg");
-    let text = format!(
-        "search.fs_uuid {} root\nset prefix=($root)/boot/grub\n",
-        identities.filesystem
-    );
+    let text =
+        format!("search.fs_uuid {} root\nset prefix=($root)/boot/grub\n", identities.filesystem);
     fs::write(&early, text).map_err(at("write", &early))?;
     let image = work.join(format!("grub-{platform}"));
     let mut mkimage: Command = tool::command("grub-mkimage", EPOCH);

@@ -74,6 +74,6 @@ mod tests {
         }
         // Installed machines boot by these: a change breaks the update of a
         // machine in place.
-        assert_eq!(demo.root.to_string(), "ROOT");
+        assert_eq!(demo.root.to_string(), "a7622ee7-e30a-8cda-afa8-83d77648c33a");
     }
 }

@@ -14,12 +14,13 @@ pub struct Missing {
 }
 
 /// Programs and the Debian packages that have them.
-const TOOLS: [(&str, &str); 14] = [
+const TOOLS: [(&str, &str); 15] = [
     ("apt-config", "apt"),
     ("apt-get", "apt"),
     ("bwrap", "bubblewrap"),
     ("debugfs", "e2fsprogs"),
     ("dumpe2fs", "e2fsprogs"),
+    ("fatlabel", "dosfstools"),
     ("grub-mkimage", "grub-common"),
     ("mcopy", "mtools"),
     ("mkfs.vfat", "dosfstools"),

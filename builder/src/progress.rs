@@ -12,7 +12,7 @@ pub enum Stage {
     Base,
     /// A step of the recipe, by name.
     Step(String),
-    /// What names this build or one machine is taken out of the tree.
+    /// The last touches that make the tree that of an image.
     Seal,
     /// The recipe's check script.
     CheckScript,
@@ -83,8 +83,7 @@ pub(crate) fn staged<T, E>(
 ) -> Result<T, E> {
     let start = Instant::now();
     progress(Event::Started { stage: stage.clone() });
-    let mut log =
-        |line: &str| progress(Event::Log { stage: stage.clone(), line: line.to_owned() });
+    let mut log = |line: &str| progress(Event::Log { stage: stage.clone(), line: line.to_owned() });
     let result = work(&mut log);
     let outcome = result.as_ref().map_or(Outcome::Failed, |(outcome, _)| *outcome);
     progress(Event::Ended { stage: stage.clone(), outcome, elapsed: start.elapsed() });

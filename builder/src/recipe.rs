@@ -186,3 +186,6 @@ impl Recipe {
         check::load(path)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -147,8 +147,9 @@ fn map_ids(child: &mut Child) -> io::Result<()> {
         return Err(io::Error::other("no pipe"));
     };
     // The stream stays open as long as bubblewrap runs: one object is read, not all.
-    let mut objects = serde_json::Deserializer::from_reader(BufReader::new(info.take(INFO_BYTES_MAX)))
-        .into_iter::<Info>();
+    let mut objects =
+        serde_json::Deserializer::from_reader(BufReader::new(info.take(INFO_BYTES_MAX)))
+            .into_iter::<Info>();
     let Some(Ok(info)) = objects.next() else {
         return Err(io::Error::other("bubblewrap did not tell the pid of its child"));
     };

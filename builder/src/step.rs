@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::EPOCH;
 use crate::apt::{self, Apt, AptError};
 use crate::cache::{CacheError, at};
 use crate::key::Key;
 use crate::recipe::{File, Script, Step};
 use crate::sandbox::{Access, Sandbox};
-use crate::tool::{Log, ToolError};
+use crate::tool::{self, Log, ToolError};
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum StepError {
     /// Its script failed.
     #[error("its script failed")]
     Script(#[source] ToolError),
+    /// What differs from build to build cannot be taken out of the tree.
+    #[error("cannot tidy the tree")]
+    Tidy(#[source] ToolError),
     /// What every image gets cannot be put into the tree.
     #[error("cannot prepare the tree")]
     Prepare(#[source] ToolError),
@@ -51,14 +55,14 @@ const COPY: &str = "tar --create --directory=/run/ingot/files --owner=0 --group=
                     | tar --extract --directory=/ --same-permissions --no-overwrite-dir \
                       --keep-directory-symlink";
 
-/// Times after the epoch become the epoch, as they do when the tree is stored:
-/// the next step sees the same tree whether this one ran or was cached.
-const CLAMP: &str = "find / -xdev -newermt @$SOURCE_DATE_EPOCH \
-                     -exec touch --no-dereference --date=@$SOURCE_DATE_EPOCH {} +";
+/// What leaves the tree after every step, and the times of what stays.
+const TIDY: &str = include_str!("assets/tidy.sh");
+/// Folders that the sandbox covers with its own, or makes to do so.
+const COVERED: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
 /// Adds everything of a step that its result depends on.
 pub(crate) fn add_to_key(key: Key, step: &Step) -> Key {
-    let mut key = key.list("packages", step.packages.iter());
+    let mut key = key.field("tidy", TIDY).list("packages", step.packages.iter());
     for (path, file) in &step.files {
         key = key.field("file", path).field("mode", file.mode.to_string()).field("", &file.bytes);
     }
@@ -69,12 +73,7 @@ pub(crate) fn add_to_key(key: Key, step: &Step) -> Key {
 }
 
 /// Does a step in the tree at `root`.
-pub(crate) fn run(
-    apt: Apt<'_>,
-    root: &Path,
-    step: &Step,
-    log: Log<'_>,
-) -> Result<(), StepError> {
+pub(crate) fn run(apt: Apt<'_>, root: &Path, step: &Step, log: Log<'_>) -> Result<(), StepError> {
     if !step.packages.is_empty() {
         install(apt, root, &step.packages, log)?;
     }
@@ -84,8 +83,15 @@ pub(crate) fn run(
     if let Some(script) = &step.script {
         run_script(apt.work, root, Access::Write, script, log)?.map_err(StepError::Script)?;
     }
-    let sandbox = Sandbox::new(root, Access::Write);
-    sandbox.run("find", &["sh", "-c", CLAMP], log).map_err(StepError::Prepare)
+    tidy(root, log).map_err(StepError::Tidy)
+}
+
+/// Makes the tree depend on nothing but what went into it.
+pub(crate) fn tidy(root: &Path, log: Log<'_>) -> Result<(), ToolError> {
+    Sandbox::new(root, Access::Write).run("tidy.sh", &["sh", "-c", TIDY], log)?;
+    let mut touch = tool::command("touch", EPOCH);
+    touch.args(["--no-create", "--no-dereference"]).arg(format!("--date=@{EPOCH}"));
+    tool::run(touch.args(COVERED.map(|name| root.join(name))), log)
 }
 
 fn install(apt: Apt<'_>, root: &Path, packages: &[String], log: Log<'_>) -> Result<(), StepError> {

@@ -64,9 +64,10 @@ impl Prepared {
     }
 }
 
-/// Takes out of the tree what names this build or one machine.
+/// Makes the tree that of an image.
 pub(crate) fn seal(root: &Path, log: Log<'_>) -> Result<(), ToolError> {
-    Sandbox::new(root, Access::Write).run("seal.sh", &["sh", "-c", SEAL], log)
+    Sandbox::new(root, Access::Write).run("seal.sh", &["sh", "-c", SEAL], log)?;
+    step::tidy(root, log)
 }
 
 /// Adds everything that the seal's result depends on.

@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn a_failure_shows_the_last_lines_and_the_exit_code() {
         let mut seen = Vec::new();
-        let script = "i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); done; echo bad >&2; exit 3";
+        let script =
+            "i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); done; echo bad >&2; exit 3";
         let error = run(&mut shell(script), &mut |line| seen.push(line.to_owned())).unwrap_err();
         assert_eq!(seen.len(), 41);
         let text = error.to_string();
@@ -241,11 +242,9 @@ mod tests {
     fn bytes_go_in_and_out_while_errors_are_logged() {
         let mut seen = Vec::new();
         let bytes = vec![b'x'; 300_000];
-        write_to(
-            &mut shell("wc -c >&2"),
-            &mut bytes.as_slice(),
-            &mut |line| seen.push(line.to_owned()),
-        )
+        write_to(&mut shell("wc -c >&2"), &mut bytes.as_slice(), &mut |line| {
+            seen.push(line.to_owned())
+        })
         .unwrap();
         assert_eq!(seen, ["300000"]);
         let mut count = |out: &mut dyn Read| io::copy(out, &mut io::sink());
@@ -260,9 +259,8 @@ mod tests {
     #[test]
     fn a_tool_that_stops_reading_fails_with_its_own_words() {
         let bytes = vec![0; 1 << 20];
-        let error =
-            write_to(&mut shell("echo no >&2; exit 2"), &mut bytes.as_slice(), &mut |_| ())
-                .unwrap_err();
+        let error = write_to(&mut shell("echo no >&2; exit 2"), &mut bytes.as_slice(), &mut |_| ())
+            .unwrap_err();
         assert!(matches!(error, ToolError::Failed { .. }), "{error:?}");
     }
 

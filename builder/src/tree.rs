@@ -16,6 +16,17 @@ const ZSTD_LEVEL: i32 = 1;
 /// Name of the stream in its entry.
 const TAR: &str = "tree.tar.zst";
 
+/// Where a tree is stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// The cache.
+    pub cache: &'a Cache,
+    /// Base, or result of a step.
+    pub kind: Kind,
+    /// The entry.
+    pub key: Digest,
+}
+
 /// A stored tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Layer {
@@ -34,10 +45,9 @@ pub enum TreeError {
     Tool(#[from] ToolError),
 }
 
-/// Stores the tar stream that `command` prints as the entry of `key`.
+/// Stores the tar stream that `command` prints.
 pub(crate) fn store(
-    cache: &Cache,
-    key: &Digest,
+    place: Place<'_>,
     work: &Path,
     command: &mut std::process::Command,
     log: Log<'_>,
@@ -50,14 +60,13 @@ pub(crate) fn store(
     let mut sink = |out: &mut dyn Read| compress(out, &mut file);
     let digest = tool::read_from(command, &mut sink, log)?;
     let layer = Layer { digest };
-    cache.store(Kind::Tree, key, &folder, &layer)?;
+    place.cache.store(place.kind, &place.key, &folder, &layer)?;
     Ok(layer)
 }
 
-/// Stores a folder as the entry of `key`. Times after the epoch become the epoch.
+/// Stores a folder. Times after the epoch become the epoch.
 pub(crate) fn pack(
-    cache: &Cache,
-    key: &Digest,
+    place: Place<'_>,
     work: &Path,
     root: &Path,
     epoch: u64,
@@ -65,29 +74,27 @@ pub(crate) fn pack(
 ) -> Result<Layer, TreeError> {
     let mut tar = tool::command("tar", epoch);
     tar.args(["--create", "--file=-", "--sort=name", "--numeric-owner", "--one-file-system"])
-        .args(["--format=pax", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"])
+        .args([
+            "--format=pax",
+            "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
+        ])
         .args(["--xattrs", "--xattrs-include=*", "--clamp-mtime"])
         .arg(format!("--mtime=@{epoch}"))
         .arg("--directory")
         .arg(root)
         .arg(".");
-    store(cache, key, work, &mut tar, log)
+    store(place, work, &mut tar, log)
 }
 
-/// Brings the tree of `key` back as the new folder `root`.
-pub(crate) fn restore(
-    cache: &Cache,
-    key: &Digest,
-    root: &Path,
-    log: Log<'_>,
-) -> Result<(), TreeError> {
-    let _lease = cache.lease(Kind::Tree, key)?;
+/// Brings a tree back as the new folder `root`.
+pub(crate) fn restore(place: Place<'_>, root: &Path, log: Log<'_>) -> Result<(), TreeError> {
+    let Place { cache, kind, key } = place;
+    let _lease = cache.lease(kind, &key)?;
     crate::cache::remove(root)?;
     fs::create_dir(root).map_err(at("create", root))?;
-    let path: PathBuf = cache.entry_path(Kind::Tree, key).join(TAR);
-    let mut stream = File::open(&path)
-        .and_then(zstd::stream::read::Decoder::new)
-        .map_err(at("read", &path))?;
+    let path: PathBuf = cache.entry_path(kind, &key).join(TAR);
+    let mut stream =
+        File::open(&path).and_then(zstd::stream::read::Decoder::new).map_err(at("read", &path))?;
     let mut tar = tool::command("tar", 0);
     tar.args(["--extract", "--file=-", "--numeric-owner", "--same-permissions", "--same-owner"])
         .args(["--xattrs", "--xattrs-include=*", "--delay-directory-restore"])

@@ -1,5 +1,5 @@
-# Last of all steps: takes out of the tree what names this build or would be
-# the same on every machine, and refuses a tree that cannot boot.
+# Behind the last step: refuses a tree that cannot boot, and sets up what each
+# machine makes for itself.
 set -eu
 
 for link in /vmlinuz /initrd.img; do
@@ -10,8 +10,8 @@ for link in /vmlinuz /initrd.img; do
     fi
 done
 
-# A host key in an image is the same secret on every machine.
-rm -f /etc/ssh/ssh_host_*
+rm -f /usr/sbin/policy-rc.d
+
 if [ -x /usr/sbin/sshd ]; then
     cat > /etc/systemd/system/ssh-host-keys.service <<'UNIT'
 [Unit]
@@ -29,17 +29,3 @@ RequiredBy=ssh.service
 UNIT
     systemctl --quiet enable ssh-host-keys.service
 fi
-
-: > /etc/machine-id
-chmod 0444 /etc/machine-id
-rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
-
-rm -f /usr/sbin/policy-rc.d /root/.bash_history /etc/.pwd.lock
-rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
-rm -f /var/lib/dpkg/*-old /var/lib/dpkg/lock* /var/lib/dpkg/triggers/Lock
-rm -f /var/cache/debconf/*-old /var/cache/ldconfig/aux-cache
-rm -rf /var/backups/* /var/tmp/*
-find /var/log /var/cache/apt /var/lib/apt/lists -type f -delete
-
-find / -xdev -newermt "@$SOURCE_DATE_EPOCH" \
-    -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +

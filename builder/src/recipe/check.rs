@@ -65,17 +65,10 @@ pub(super) fn load(path: &Path) -> Result<Recipe, RecipeError> {
     let text = String::from_utf8(bytes)
         .map_err(|_| read(std::io::Error::other("the file is not UTF-8 text")))?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    parse(&text).and_then(|raw| Checker { folder }.recipe(raw, path, &text)).map_err(
-        |mistake| {
-            let (line, column) = wire::expr::position(&text, mistake.at.start);
-            RecipeError::Mistake {
-                path: path.to_owned(),
-                line,
-                column,
-                message: mistake.message,
-            }
-        },
-    )
+    parse(&text).and_then(|raw| Checker { folder }.recipe(raw, path, &text)).map_err(|mistake| {
+        let (line, column) = wire::expr::position(&text, mistake.at.start);
+        RecipeError::Mistake { path: path.to_owned(), line, column, message: mistake.message }
+    })
 }
 
 fn parse(text: &str) -> Checked<raw::Recipe> {
@@ -96,12 +89,8 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn recipe(&self, raw: raw::Recipe, path: &Path, text: &str) -> Checked<Recipe> {
         let name = recipe_name(&raw.recipe)?;
-        let mut steps = vec![self.step(
-            name.clone(),
-            &raw.packages,
-            raw.files,
-            raw.script.as_ref(),
-        )?];
+        let mut steps =
+            vec![self.step(name.clone(), &raw.packages, raw.files, raw.script.as_ref())?];
         if raw.step.len() >= STEPS_MAX {
             return mistake(
                 raw.step[STEPS_MAX - 1].name.span(),

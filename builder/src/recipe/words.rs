@@ -19,7 +19,9 @@ pub(super) fn recipe_name(name: &Text) -> Checked<String> {
     let text = name.as_ref();
     let ok = (1..=NAME_MAX).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b));
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b));
     if !ok {
         return mistake(
             name.span(),
@@ -87,7 +89,9 @@ fn package(package: &Text) -> Checked<String> {
     let name_ok = name.len() >= 2
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && !name.ends_with('-')
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
     let version_ok = version.is_none_or(|version| {
         version.starts_with(|c: char| c.is_ascii_digit())
             && version.bytes().all(|b| b.is_ascii_alphanumeric() || b".+-:~".contains(&b))
@@ -115,9 +119,8 @@ pub(super) fn target_path(target: &Text) -> Checked<String> {
             format!("{text:?} is not the path of a file: expected one like \"etc/motd\""),
         );
     }
-    if let Some(mount) = ["dev/", "proc/", "run/", "sys/", "tmp/"]
-        .into_iter()
-        .find(|mount| path.starts_with(mount))
+    if let Some(mount) =
+        ["dev/", "proc/", "run/", "sys/", "tmp/"].into_iter().find(|mount| path.starts_with(mount))
     {
         return mistake(
             target.span(),
@@ -202,9 +205,10 @@ pub(super) fn disk(raw: &raw::Disk) -> Checked<Disk> {
 /// Nothing that GRUB's menu would read as more than a word.
 fn kernel_parameters(text: &Text) -> Checked<String> {
     let ok = text.as_ref().len() <= CMDLINE_MAX
-        && text.as_ref().bytes().all(|b| {
-            b == b' ' || (b.is_ascii_graphic() && !b"\"'\\$;&|<>{}`#".contains(&b))
-        });
+        && text
+            .as_ref()
+            .bytes()
+            .all(|b| b == b' ' || (b.is_ascii_graphic() && !b"\"'\\$;&|<>{}`#".contains(&b)));
     if !ok {
         return mistake(
             text.span(),
