@@ -61,8 +61,9 @@ impl Offers {
     /// Checks that everything fits into a reply.
     pub fn validate(&self) -> Result<(), OffersError> {
         let longest = Mac([0xff; 6]);
-        let names = [self.script_url(longest), self.loader_url(), self.loader.clone()];
-        for file in names.into_iter().chain(self.bios_program.clone()) {
+        let urls = [self.script_url(longest), self.loader_url(), self.no_file_url()];
+        let names = urls.into_iter().chain([self.loader.clone()]);
+        for file in names.chain(self.bios_program.clone()) {
             if !file.bytes().all(|b| b.is_ascii_graphic()) {
                 return Err(OffersError::Characters { file });
             }
@@ -80,6 +81,10 @@ impl Offers {
     fn loader_url(&self) -> String {
         format!("{}/{}", self.http, self.loader)
     }
+
+    fn no_file_url(&self) -> String {
+        format!("{}/{NO_FILE}", self.http)
+    }
 }
 
 /// How far along its boot a client is with what it is given.
@@ -87,7 +92,7 @@ impl Offers {
 pub enum Stage {
     /// An address only: it asked for nothing else.
     Address,
-    /// An address only, so that it goes on to its disk.
+    /// Nothing that boots, said so that it goes on to its disk soon.
     Disk,
     /// An address only: there is no boot program for this platform.
     Unsupported(Platform),
@@ -138,6 +143,9 @@ const NO_DISCOVERY: &[u8] = &[6, 1, 8, 255];
 /// iPXE `no-pxedhcp` (sub-option 176) 1: do not wait for a proxyDHCP offer.
 const NO_PXEDHCP: &[u8] = &[176, 1, 1];
 
+/// A file that is never served: asking for it fails at once.
+const NO_FILE: &str = "start-from-disk.efi";
+
 /// What `client` gets. With [`Intent::Ignore`] there should be no reply at
 /// all; should one be sent nevertheless, it has no boot fields.
 pub fn choose(client: &Client, intent: Intent, offers: &Offers) -> Boot {
@@ -148,9 +156,19 @@ pub fn choose(client: &Client, intent: Intent, offers: &Offers) -> Boot {
             ipxe: Some(NO_PXEDHCP),
             ..Boot::file(Stage::Script, offers.script_url(client.mac))
         },
-        (_, Intent::Disk) => Boot::address(Stage::Disk),
+        (Program::Pxe, Intent::Disk) => pxe_disk(client, offers),
+        (Program::Http, Intent::Disk) => http_boot(Stage::Disk, offers.no_file_url()),
         (Program::Pxe, Intent::Loader) => pxe(client, offers),
         (Program::Http, Intent::Loader) => http(client, offers),
+    }
+}
+
+/// A BIOS goes on to the next boot device at once when no file is named. UEFI
+/// repeats its request for a minute first, but not when a file is missing.
+fn pxe_disk(client: &Client, offers: &Offers) -> Boot {
+    match client.platform() {
+        Platform::Bios | Platform::Unknown => Boot::address(Stage::Disk),
+        _ => marked(Boot::file(Stage::Disk, NO_FILE.to_owned()), client, offers),
     }
 }
 
@@ -163,6 +181,11 @@ fn pxe(client: &Client, offers: &Offers) -> Boot {
         }
         (platform, _) => return Boot::address(Stage::Unsupported(platform)),
     };
+    marked(boot, client, offers)
+}
+
+/// With the options that PXE firmware knows its server by.
+fn marked(boot: Boot, client: &Client, offers: &Offers) -> Boot {
     if offers.unmarked.contains(&client.mac) {
         return boot;
     }
@@ -171,13 +194,14 @@ fn pxe(client: &Client, offers: &Offers) -> Boot {
 
 fn http(client: &Client, offers: &Offers) -> Boot {
     match client.platform() {
-        Platform::UefiX64 => Boot {
-            // Without it the firmware does not take the reply for a boot offer.
-            class: Some(b"HTTPClient"),
-            ..Boot::file(Stage::LoaderHttp, offers.loader_url())
-        },
+        Platform::UefiX64 => http_boot(Stage::LoaderHttp, offers.loader_url()),
         platform => Boot::address(Stage::Unsupported(platform)),
     }
+}
+
+/// Without the class the firmware does not take the reply for a boot offer.
+fn http_boot(stage: Stage, url: String) -> Boot {
+    Boot { class: Some(b"HTTPClient"), ..Boot::file(stage, url) }
 }
 
 impl Boot {

@@ -151,18 +151,22 @@ fn q21_replies_are_broadcast_flagged_and_as_long_as_bootp() {
 }
 
 #[test]
-fn a_machine_that_is_to_start_its_disk_gets_no_boot_file_but_ipxe_a_script() {
+fn a_machine_that_is_to_start_its_disk_is_sent_there_the_quickest_way() {
     let mut lan = Lan::new();
-    for raw in [uefi_pxe(DISCOVER, mac(1)), uefi_http(DISCOVER, mac(1)), bios_pxe(DISCOVER, mac(1))]
-    {
+    let mut file = |raw: Raw| {
         let reply = lan.reply(&raw, Disk);
-        assert_eq!(reply.boot.as_ref().unwrap().stage, Stage::Disk);
-        let seen = Seen::of(&reply);
-        assert_eq!(seen.file(), None);
-        assert!(!seen.has(code::CLASS));
-    }
-    let reply = lan.reply(&ipxe(DISCOVER, mac(1), 0), Disk);
-    assert_eq!(reply.boot.unwrap().stage, Stage::Script);
+        (reply.boot.as_ref().unwrap().stage, Seen::of(&reply).file())
+    };
+    // A BIOS goes on at once without a file.
+    assert_eq!(file(bios_pxe(DISCOVER, mac(1))), (Stage::Disk, None));
+    // UEFI asks again for a minute without one, and goes on when it is missing.
+    let missing = "start-from-disk.efi";
+    assert_eq!(file(uefi_pxe(DISCOVER, mac(2))), (Stage::Disk, Some(missing.into())));
+    let url = format!("http://192.0.2.1:8080/boot/{missing}");
+    assert_eq!(file(uefi_http(DISCOVER, mac(3))), (Stage::Disk, Some(url)));
+    // iPXE is told to by its script.
+    let script = format!("{SCRIPT}{}", mac(4));
+    assert_eq!(file(ipxe(DISCOVER, mac(4), 0)), (Stage::Script, Some(script)));
 }
 
 #[test]

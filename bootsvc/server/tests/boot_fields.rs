@@ -56,11 +56,18 @@ fn bios_gets_the_program_that_becomes_ipxe_and_ipxe_the_script() {
 }
 
 #[test]
-fn an_operating_system_and_a_machine_for_its_disk_get_an_address_only() {
+fn an_operating_system_gets_an_address_only() {
     let plain = ask(&Lan::new(), "MSFT 5.0", &[]);
-    assert_eq!(field(&plain, "boot_file"), "");
+    assert_eq!((field(&plain, "boot_file"), field(&plain, "vendor")), ("", ""));
+    assert!(!field(&plain, "ip").is_empty());
+}
+
+#[test]
+fn a_machine_for_its_disk_is_sent_to_a_file_that_is_missing() {
     let lan = Lan::with(&[], Intent::Disk);
-    let disk = ask(&lan, "PXEClient:Arch:00007:UNDI:003000", &["-x", "0x5d:0007"]);
-    assert_eq!((field(&disk, "boot_file"), field(&disk, "vendor")), ("", ""));
-    assert!(!field(&disk, "ip").is_empty());
+    let told = ask(&lan, "PXEClient:Arch:00007:UNDI:003000", &["-x", "0x5d:0007"]);
+    assert_eq!(field(&told, "boot_file"), "start-from-disk.efi");
+    let machine = lan.machine_at("52:54:00:00:00:02", "10.77.0.9/24");
+    let curl = ["curl", "-sS", "-m", "10", "tftp://10.77.0.1/start-from-disk.efi"];
+    assert!(machine.namespace.run(&curl).err().unwrap().to_string().contains("status: 68"));
 }
