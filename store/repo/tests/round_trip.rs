@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use common::{Lab, MIB, gpt_disk, import, mbr_disk, noise, options, sparse, text};
+use expect_test::expect;
 use proptest::prelude::*;
 use store_format::{BootSpec, Envelope, Extent, PartitionTable};
 use store_repo::{ImportError, ImportOptions, LayoutError, Source};
@@ -165,6 +166,22 @@ async fn the_same_content_is_stored_once() {
     assert!(fourth.new_bytes < fourth.stored_bytes + MIB, "{fourth:?}");
     let fifth = lab.import(&mbr_disk(&lab.path("mbr")), "e").await;
     assert_ne!(fifth.digest, fourth.digest);
+}
+
+#[tokio::test]
+async fn disks_are_cut_where_they_were_always_cut() {
+    let lab = Lab::new().await;
+    let data = [noise(1, 3 << 20), text(2, 1 << 20), vec![0; 50_000], noise(3, 100_001)].concat();
+    let disk = lab.path("disk");
+    fs::write(&disk, &data).unwrap();
+    let imported = lab.import(&disk, "x").await;
+    let table = lab.repo.table(&imported.digest).await.unwrap();
+    let lens: Vec<String> =
+        table.regions[0].iter().map(|extent| extent.bytes().to_string()).collect();
+    // Another cut anywhere, and stores share nothing with what they have.
+    expect!["83404 68346 82041 66076 109062 83023 40585 78781 72389 82490 70152 75368 69080 89499 92041 78681 75220 65935 74824 84589 93108 41140 71359 65902 41498 99291 93020 86218 60043 94873 97133 68225 80635 82701 83319 25768 18026 107579 99106 71235 147158 27546 112593 111611 87747 68692 197729 62310 74867 70974 70632 26572 81371 96950 24246 61542"].assert_eq(&lens.join(" "));
+    expect!["blake3:6b227197bf455103fbc2c58cbbeb4bef52165a88c1d3e54a0841028b799eeefa"]
+        .assert_eq(&store_format::digest_of(&table.encode()).to_string());
 }
 
 #[tokio::test]
