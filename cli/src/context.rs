@@ -22,6 +22,7 @@ pub struct Context {
     pub verbose: u8,
     store: Option<String>,
     server: Option<String>,
+    cache: Option<PathBuf>,
 }
 
 impl Context {
@@ -33,6 +34,7 @@ impl Context {
             verbose: global.verbose,
             store: given(&global.store),
             server: given(&global.server),
+            cache: global.cache.clone(),
         }
     }
 
@@ -49,6 +51,14 @@ impl Context {
         self.store.as_deref()
     }
 
+    /// Where what can be fetched or built again is kept.
+    pub fn cache_folder(&self) -> anyhow::Result<PathBuf> {
+        match &self.cache {
+            Some(cache) => Ok(cache.clone()),
+            None => folder("XDG_CACHE_HOME", ".cache", "/var/cache/ingot"),
+        }
+    }
+
     /// The server to ask.
     pub fn server_url(&self) -> String {
         let url = self.server.clone().unwrap_or_else(|| format!("http://127.0.0.1:{PORT}"));
@@ -59,11 +69,6 @@ impl Context {
 /// Where ingot keeps what must not be lost.
 pub fn data_folder() -> anyhow::Result<PathBuf> {
     folder("XDG_DATA_HOME", ".local/share", "/var/lib/ingot")
-}
-
-/// Where ingot keeps what it can fetch again.
-pub fn cache_folder() -> anyhow::Result<PathBuf> {
-    folder("XDG_CACHE_HOME", ".cache", "/var/cache/ingot")
 }
 
 /// Root's folders are those of a system service; everyone else has their own.
@@ -77,7 +82,7 @@ fn folder(xdg: &str, in_home: &str, of_root: &str) -> anyhow::Result<PathBuf> {
         .map(|base| base.join("ingot"))
         .ok_or_else(|| {
             Failure::new(Code::Usage, format!("neither {xdg} nor HOME names a folder"))
-                .next("say where the store is with --store or INGOT_STORE")
+                .next("set HOME, or say where things are with --store and --cache")
         })
-        .context("cannot tell where your data is")
+        .context("cannot tell where your folders are")
 }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::exit::{Code, Failure};
 
 /// How long work that cannot be interrupted may take to notice.
-const LINGER: Duration = Duration::from_secs(3);
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Runs `work`. On SIGINT or SIGTERM it is dropped, which removes its
 /// unfinished files, and the command ends with [`Code::Interrupted`].

@@ -7,6 +7,8 @@ pub mod meta;
 pub mod server;
 pub mod store;
 
+use std::path::PathBuf;
+
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -58,6 +60,13 @@ pub struct Global {
         hide_env_values = true
     )]
     pub store: Option<String>,
+
+    /// Folder for what can be fetched or built again [default: your cache directory]
+    ///
+    /// Packages, base systems, built disks and kernels. Defaults to /var/cache/ingot for root and
+    /// to ingot in the cache directory (XDG_CACHE_HOME, else ~/.cache) for everyone else.
+    #[arg(long, global = true, env = "INGOT_CACHE", value_name = "DIR", hide_env_values = true)]
+    pub cache: Option<PathBuf>,
 
     /// Server to ask about machines, runs and policy [default: http://127.0.0.1:8460]
     #[arg(long, global = true, env = "INGOT_SERVER", value_name = "URL", hide_env_values = true)]
@@ -184,7 +193,7 @@ mod tests {
             let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             for line in after.lines().filter(|l| l.starts_with("  ingot ")) {
                 let typed = line.split('#').next().unwrap_or_default();
-                let typed = typed.split(['|', '>']).next().unwrap_or_default();
+                let typed = typed.split(['|', '>', '<']).next().unwrap_or_default();
                 let words = typed.split_whitespace();
                 if let Err(error) = Cli::try_parse_from(words) {
                     panic!("{path}: {line}\n{error}");

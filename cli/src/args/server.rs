@@ -59,7 +59,4 @@ pub struct Assets {
     /// EFI stub [default: the one of the Debian package systemd-boot-efi]
     #[arg(long, value_name = "FILE")]
     pub stub: Option<PathBuf>,
-    /// Where downloaded packages are kept [default: the cache directory]
-    #[arg(long, value_name = "DIR")]
-    pub cache: Option<PathBuf>,
 }

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use bootsvc_assets::{AssetOptions, Kernel, prepare};
 
 use crate::args::server::Assets;
-use crate::context::{Context, cache_folder};
+use crate::context::Context;
 use crate::exit::{Code, Failure};
 use crate::render::human::size;
 use crate::render::progress::Reporter;
@@ -18,8 +18,9 @@ pub fn assets(args: &Assets, context: &Context) -> anyhow::Result<()> {
             .context("cannot make the boot assets");
     }
     let reporter = Reporter::new(&context.out);
-    let made = prepare(&options(args)?, &mut |progress| reporter.step(&progress.to_string()))
-        .with_context(|| format!("cannot make the boot assets in {out}"))?;
+    let made =
+        prepare(&options(args, context)?, &mut |progress| reporter.step(&progress.to_string()))
+            .with_context(|| format!("cannot make the boot assets in {out}"))?;
     reporter.finish();
     let manifest = made.manifest();
     if context.out.json {
@@ -34,11 +35,8 @@ pub fn assets(args: &Assets, context: &Context) -> anyhow::Result<()> {
     ))
 }
 
-fn options(args: &Assets) -> anyhow::Result<AssetOptions> {
-    let cache = match &args.cache {
-        Some(cache) => cache.clone(),
-        None => cache_folder()?.join("kernels"),
-    };
+fn options(args: &Assets, context: &Context) -> anyhow::Result<AssetOptions> {
+    let cache = context.cache_folder()?.join("kernels");
     let defaults = AssetOptions::new(&args.out, &cache, &args.agent);
     let kernel = match (&args.vmlinuz, &args.modules) {
         (Some(vmlinuz), Some(modules)) => {

@@ -11,7 +11,7 @@ use wire::Reference;
 use super::image::made_line;
 use super::store::open_or_create;
 use crate::args::image::Build;
-use crate::context::{Context, cache_folder};
+use crate::context::Context;
 use crate::exit::{Code, Failure};
 use crate::fault::Doing;
 use crate::render::progress::{Progress, Reporter};
@@ -32,7 +32,7 @@ pub async fn build(args: &Build, context: &Context) -> anyhow::Result<()> {
     // Before the work, not after it: a store that cannot be used is found now.
     let repo = open_or_create(context).await?;
     let reporter = Arc::new(Reporter::new(&context.out).with_logs(context.verbose > 0));
-    let built = make(args, recipe, reporter.clone()).await?;
+    let built = make(args, recipe, reporter.clone(), context).await?;
     reporter.step(&format!("storing {}", args.tag));
     let progress = {
         let reporter = reporter.clone();
@@ -81,8 +81,14 @@ fn load(args: &Build) -> anyhow::Result<Recipe> {
 }
 
 /// Builds on a thread of its own: nothing in a build is async.
-async fn make(args: &Build, recipe: Recipe, reporter: Arc<Reporter>) -> anyhow::Result<BuiltImage> {
-    let options = Options { refresh: args.refresh, ..Options::new(cache_folder()?.join("build")) };
+async fn make(
+    args: &Build,
+    recipe: Recipe,
+    reporter: Arc<Reporter>,
+    context: &Context,
+) -> anyhow::Result<BuiltImage> {
+    let cache = context.cache_folder()?.join("build");
+    let options = Options { refresh: args.refresh, ..Options::new(cache) };
     let what = format!("cannot build {}", args.tag);
     let build = move || builder::build(&recipe, &options, &|event| report(&reporter, event));
     tokio::task::spawn_blocking(build)

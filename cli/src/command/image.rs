@@ -101,7 +101,7 @@ fn refuse_what_is_no_file(target: &Path) -> anyhow::Result<()> {
 }
 
 /// Zeros for holes, where a pipe has none.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 async fn stream(repo: &Arc<Repo>, digest: &Digest) -> anyhow::Result<()> {
     let mut pieces = repo.read(digest).await.doing(|| "cannot read the image")?;

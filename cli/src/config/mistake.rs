@@ -59,7 +59,7 @@ fn unknown(message: &str) -> Option<(String, String)> {
 }
 
 /// Below this, two words have nothing to do with each other.
-const LIKENESS_MIN: f64 = 0.75;
+const LIKENESS_MIN: f64 = 0.7;
 
 #[cfg(test)]
 mod tests {

@@ -50,6 +50,16 @@ impl World {
         names
     }
 
+    /// Every file below one of its folders.
+    pub fn names_below(&self, folder: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path(folder)).unwrap();
+        let below = |path: PathBuf| match path.is_dir() {
+            true => self.names_below(path.to_str().unwrap()),
+            false => vec![path],
+        };
+        entries.flat_map(|entry| below(entry.unwrap().path())).collect()
+    }
+
     /// The binary with a store in this folder, and nothing else of the
     /// tester's environment that could matter.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {

@@ -1,0 +1,305 @@
+//! `ingot serve` on loopback, without network boot: HTTP, agents, operators.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use wire::api::{CHECK_IN, CheckIn, CheckedIn, EVENTS, EventBatch, EventsSeen};
+use wire::{Event, EventKind, Inventory, MachineId, Nic, Order, Outcome, RunId, Step, System};
+
+use crate::support::{World, disk, noise};
+
+const CONFIG: &str = "[http]\nlisten = \"127.0.0.1:0\"\n[state]\nfolder = \"state\"\n\
+                      [policy]\nfile = \"policy.toml\"\n[log]\nformat = \"json\"\n";
+const POLICY: &str = "[[rule]]\nname = 'lab'\nwhen = \"system.manufacturer == 'ACME'\"\n\
+                      image = 'lab/web:1'\n";
+
+/// A running server; ended with the test.
+struct Server {
+    child: Child,
+    url: String,
+    log: Option<JoinHandle<Vec<Value>>>,
+}
+
+impl Server {
+    /// Starts it and waits until it says where it serves.
+    fn start(world: &World) -> Server {
+        let mut command = world.command(["serve", "--config", "ingot.toml"]);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = Vec::new();
+        let url = loop {
+            let line = lines.next().unwrap_or_else(|| panic!("it ended: {said:#?}")).unwrap();
+            let Ok(entry) = serde_json::from_str::<Value>(&line) else { panic!("{line}") };
+            let url = entry["url"].as_str().map(str::to_owned);
+            said.push(entry);
+            if let Some(url) = url {
+                break url;
+            }
+        };
+        let log = std::thread::spawn(move || {
+            said.extend(lines.map_while(Result::ok).filter_map(|l| serde_json::from_str(&l).ok()));
+            said
+        });
+        Server { child, url, log: Some(log) }
+    }
+
+    fn get(&self, path: &str) -> (u16, Vec<u8>) {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let mut response = agent.get(format!("{}{path}", self.url)).call().unwrap();
+        let body = response.body_mut().with_config().limit(1 << 30).read_to_vec().unwrap();
+        (response.status().as_u16(), body)
+    }
+
+    fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> T {
+        let url = format!("{}{path}", self.url);
+        ureq::post(url).send_json(body).unwrap().body_mut().read_json().unwrap()
+    }
+
+    fn check_in(&self, manufacturer: &str) -> CheckedIn {
+        let system = System { manufacturer: Some(manufacturer.to_owned()), ..System::default() };
+        let mac = format!("52:54:00:00:00:{:02x}", manufacturer.len());
+        let nics = vec![Nic { name: "eth0".to_owned(), mac, ..Nic::default() }];
+        let inventory = Inventory { system, nics, ..Inventory::default() };
+        let (version, agent) = (wire::api::VERSION, "1".to_owned());
+        self.post(CHECK_IN, &CheckIn { version, boot: BOOT.to_owned(), agent, inventory })
+    }
+
+    fn terminate(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end; returns its exit code and its log.
+    fn ended(mut self) -> (Option<i32>, Vec<Value>) {
+        let code = self.child.wait().unwrap().code();
+        (code, self.log.take().unwrap().join().unwrap())
+    }
+
+    fn stop(self) -> Vec<Value> {
+        self.terminate();
+        let (code, log) = self.ended();
+        assert_eq!(code, Some(0), "{log:#?}");
+        log
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const BOOT: &str = "0123456789abcdef0123456789abcdef";
+
+/// A folder with configuration, policy and one image.
+fn site() -> World {
+    let world = World::new();
+    world.file("ingot.toml", CONFIG);
+    world.file("policy.toml", POLICY);
+    world.file("disk.raw", disk(1));
+    world.ok(["import", "disk.raw", "-t", "lab/web:1", "-q"]);
+    world
+}
+
+fn batch(machine: &MachineId, run: &RunId) -> EventBatch {
+    let steps = [Step::Plan, Step::Transfer, Step::Verify, Step::Seal, Step::Start];
+    let started = |step| EventKind::StepStarted { step };
+    let ended = |step| EventKind::StepEnded {
+        step,
+        outcome: Outcome::Done,
+        elapsed_ms: 1500,
+        received_bytes: if step == Step::Transfer { 1 << 20 } else { 0 },
+        written_bytes: 0,
+    };
+    let kinds = steps.into_iter().flat_map(|step| [started(step), ended(step)]);
+    let event = |(index, kind)| Event {
+        seq: index as u64 + 1,
+        uptime_ms: 1000 * index as u64,
+        run: Some(run.clone()),
+        attempt: 1,
+        kind,
+    };
+    let events = kinds.enumerate().map(event).collect();
+    EventBatch { machine: machine.clone(), boot: BOOT.to_owned(), events }
+}
+
+#[test]
+fn it_is_healthy_counts_and_stops_when_told() {
+    let world = site();
+    let server = Server::start(&world);
+    let (status, body) = server.get("/healthz");
+    let health: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, &health["status"]), (200, &json!("ok")));
+    let (status, body) = server.get("/nothing/here");
+    let error: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, &error["error"]), (404, &json!("there is nothing at /nothing/here")));
+    let (status, text) = server.get("/metrics");
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(status, 200);
+    let line = "ingot_http_requests_total{method=\"GET\",route=\"/healthz\",status=\"200\"} 1";
+    assert!(text.lines().any(|l| l == line), "{text}");
+    let log = server.stop();
+    let messages: Vec<_> = log.iter().filter_map(|entry| entry["message"].as_str()).collect();
+    assert!(messages.contains(&"ingot serves") && messages.contains(&"stopped"), "{messages:?}");
+}
+
+#[test]
+fn it_serves_the_images_of_the_store() {
+    let world = site();
+    let digest = world.json(["show", "lab/web:1"])["digest"].as_str().unwrap().to_owned();
+    let server = Server::start(&world);
+    let (status, envelope) = server.get(&format!("/v1/images/{digest}"));
+    let envelope: Value = serde_json::from_slice(&envelope).unwrap();
+    assert_eq!((status, &envelope["format"]), (200, &json!("ingot.image/1")));
+    for part in ["table", "locations"] {
+        assert_eq!(server.get(&format!("/v1/images/{digest}/{part}")).0, 200, "{part}");
+    }
+    server.stop();
+}
+
+#[test]
+fn an_agent_is_told_what_the_policy_says_and_operators_see_it() {
+    let world = site();
+    let server = Server::start(&world);
+    let told = server.check_in("ACME");
+    let Order::Deploy(order) = told.order else { panic!("{told:?}") };
+    assert_eq!(order.reference.to_string(), "lab/web:1");
+    let held = server.check_in("Nobody");
+    assert!(matches!(held.order, Order::Hold(_)), "{held:?}");
+
+    let url = server.url.as_str();
+    let ask = |args: &[&str]| world.ok([&["--server", url][..], args].concat());
+    let ask_json = |args: &[&str]| world.json([&["--server", url][..], args].concat());
+    let machine = told.machine.as_str();
+    assert!(ask(&["machine", "ls"]).contains(machine));
+    assert_eq!(ask_json(&["machine", "ls"]).as_array().map(Vec::len), Some(2));
+    assert!(ask(&["machine", "show", machine]).contains("system.manufacturer  \"ACME\""));
+    let why = ask(&["policy", "why", machine]);
+    assert!(why.contains("rule lab decides: image lab/web:1"), "{why}");
+    let why = ask(&["policy", "why", held.machine.as_str()]);
+    assert!(why.contains("rule lab does not match") && why.contains("no rule matches"), "{why}");
+
+    let run = order.run.as_str();
+    assert_eq!(ask_json(&["run", "ls"])[0]["id"], run);
+    let batch = batch(&told.machine, &order.run);
+    let seen: EventsSeen = server.post(EVENTS, &batch);
+    assert_eq!(seen.seq, batch.events.len() as u64);
+    assert_eq!(ask_json(&["run", "show", run])["state"], "succeeded");
+    let shown = ask(&["run", "show", run]);
+    assert!(shown.contains("transfer") && shown.contains("1.0 MiB"), "{shown}");
+    let logs = ask(&["run", "logs", "--follow"]);
+    assert!(logs.contains("received 1.0 MiB") && logs.contains("start"), "{logs}");
+    for line in ask(&["run", "logs", run, "--json"]).lines() {
+        assert!(serde_json::from_str::<Value>(line).unwrap()["kind"]["event"].is_string());
+    }
+    let complaint = world.fails(3, ["--server", url, "run", "show", "r-none"]);
+    assert!(complaint.contains("cannot get run r-none"), "{complaint}");
+    server.stop();
+}
+
+#[test]
+fn records_survive_a_restart_and_a_kill() {
+    let world = site();
+    let server = Server::start(&world);
+    let told = server.check_in("ACME");
+    server.stop();
+    let mut server = Server::start(&world);
+    server.child.kill().unwrap();
+    let (code, _) = server.ended();
+    assert_eq!(code, None);
+    let server = Server::start(&world);
+    assert_eq!(server.check_in("ACME").machine, told.machine);
+    let machines = world.json(["--server", &server.url, "machine", "ls"]);
+    assert_eq!(machines.as_array().map(Vec::len), Some(1));
+    server.stop();
+}
+
+#[test]
+fn a_transfer_that_runs_is_finished_before_it_ends() {
+    let world = site();
+    // More than the buffers of both sockets hold.
+    world.file("large.raw", noise(5, 32 << 20));
+    world.ok(["import", "large.raw", "-t", "large", "-q"]);
+    let packs = world.names_below("store/packs");
+    let largest = packs.iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let len = largest.metadata().unwrap().len();
+    let name = largest.file_name().unwrap().to_str().unwrap();
+    let server = Server::start(&world);
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET /v1/packs/{name} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut first = [0; 4096];
+    stream.read_exact(&mut first).unwrap();
+    server.terminate();
+    let head = first.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    let mut rest = vec![0; usize::try_from(len).unwrap() - (first.len() - head)];
+    stream.read_exact(&mut rest).unwrap();
+    let (code, log) = server.ended();
+    assert_eq!(code, Some(0), "{log:#?}");
+    assert_eq!(log.last().unwrap()["whole"], true);
+}
+
+#[test]
+fn check_says_what_is_in_place_and_serves_nothing() {
+    let world = site();
+    let text = world.ok(["serve", "--config", "ingot.toml", "--check"]);
+    assert!(text.starts_with("everything is in place\n") && text.contains("rules: 1"), "{text}");
+    let report = world.json(["serve", "--config", "ingot.toml", "--check"]);
+    assert_eq!((&report["rules"], &report["interface"]), (&json!(1), &Value::Null));
+}
+
+#[test]
+fn every_mistake_is_found_before_it_serves() {
+    let world = site();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("[http]\nlisten = \"{}\"\n", taken.local_addr().unwrap());
+    world.file("file", "");
+    world.file("bad-policy.toml", "[[rule]]\nname = 'a'\nwhen = 'cpu.cout > 1'\nhold = 'x'\n");
+    let local = "[http]\nlisten = \"127.0.0.1:0\"\n";
+    let boot = |keys: &str| format!("{local}[boot]\n{keys}");
+    let table: Vec<(String, i32, &str)> = vec![
+        ("[http]\nlisten = 1\n".to_owned(), 5, "broken.toml:2:10: invalid type"),
+        ("[hpt]\n".to_owned(), 5, "did you mean `http`?"),
+        ("[http\n".to_owned(), 5, "broken.toml:1:6: "),
+        (taken, 1, "another process has it"),
+        (format!("{local}[state]\nfolder = \"file/state\"\n"), 1, "[state] folder"),
+        (format!("{local}[store]\nurl = \"file/store\"\n"), 1, "cannot open the store"),
+        (format!("{local}[policy]\nfile = \"none.toml\"\n"), 3, "cannot use the policy"),
+        (format!("{local}[policy]\nfile = \"bad-policy.toml\"\n"), 5, "bad-policy.toml:3:9: "),
+        (boot("interface = \"none0\"\n"), 1, "set [boot] interface to one of: "),
+        (boot("interface = \"lo\"\nassets = \"none\"\n"), 3, "make them: ingot boot assets"),
+        (boot("interface = \"lo\"\naddress = \"192.0.2.1\"\n"), 1, "127.0.0.1"),
+        (boot("interface = \"lo\"\npool = \"x\"\n"), 5, "is not a pool"),
+        ("[http]\nlisten = \"192.0.2.1:1\"\n".to_owned(), 1, "no interface has 192.0.2.1"),
+    ];
+    for (config, code, expected) in table {
+        world.file("broken.toml", &config);
+        for check in
+            [&["serve", "--config", "broken.toml"][..], &["serve", "-c", "broken.toml", "--check"]]
+        {
+            let mut command = world.command(check);
+            command.env_remove("INGOT_STORE").env("XDG_DATA_HOME", world.path("data"));
+            let ended = crate::support::end(&mut command);
+            assert_eq!(ended.code, code, "{config}\n{ended:#?}");
+            assert!(ended.stderr.contains(expected), "{config}\n{}", ended.stderr);
+        }
+    }
+    let complaint = world.fails(3, ["serve", "--config", "none.toml"]);
+    assert!(complaint.contains("examples/ingot.toml"), "{complaint}");
+}
+
+#[test]
+fn a_policy_is_checked_without_a_server() {
+    let world = site();
+    assert_eq!(world.ok(["policy", "check", "policy.toml"]), "policy.toml: 1 rule: lab\n");
+    world.file("bad.toml", "[[rule]]\nname = 'a'\nwhen = 'cpu.cout > 1'\nhold = 'x'\n");
+    let ended = world.run(["policy", "check", "bad.toml"]);
+    assert_eq!(ended.code, 5);
+    assert!(ended.stdout.contains("bad.toml:3:9: ") && ended.stdout.contains("cpu.count"));
+    world.fails(3, ["policy", "check", "none.toml"]);
+}
