@@ -14,7 +14,7 @@ pub struct Modules {
     folder: PathBuf,
     /// Pattern, module name.
     aliases: Vec<(String, String)>,
-    /// Module name to its file and the files it needs, nearest need first.
+    /// Module name to its file and the files it needs.
     files: HashMap<String, (String, Vec<String>)>,
     /// Files that need not be tried again.
     tried: HashSet<String>,
@@ -64,14 +64,18 @@ impl Modules {
         let matching = self.aliases.iter().filter(|(pattern, _)| matches(pattern, alias));
         let names: Vec<_> = matching.map(|(_, name)| module_name(name)).chain(direct).collect();
         let mut files = Vec::new();
-        for (file, needs) in names.iter().filter_map(|name| self.files.get(name)) {
-            for path in needs.iter().rev().chain([file]) {
-                if self.tried.insert(path.clone()) {
-                    files.push(path.clone());
-                }
-            }
-        }
+        names.iter().for_each(|name| self.add(name, &mut files));
         files
+    }
+
+    /// Adds a module's file behind those that it needs, which do so in turn:
+    /// the order within a line of `modules.dep` does not matter then.
+    fn add(&mut self, name: &str, files: &mut Vec<String>) {
+        let Some((file, needs)) = self.files.get(name).cloned() else { return };
+        if self.tried.insert(file.clone()) {
+            needs.iter().for_each(|need| self.add(&module_name(need), files));
+            files.push(file);
+        }
     }
 
     /// Loads what one alias, or module name, asks for and was not tried before.
@@ -199,7 +203,7 @@ mod tests {
     #[test]
     fn needs_come_before_the_module_and_nothing_twice() {
         let aliases = "# comment\nalias virtio:d00000001v* virtio_net\nalias x:* virtio_net\n";
-        let dependencies = "k/virtio-net.ko.xz: k/net_failover.ko k/failover.ko\n\
+        let dependencies = "k/virtio-net.ko.xz: k/failover.ko k/net_failover.ko\n\
                             k/net_failover.ko: k/failover.ko\nk/failover.ko:\nk/efivarfs.ko:\n";
         let mut modules = Modules::parse(Path::new("/m"), aliases, dependencies);
         let expected = ["k/failover.ko", "k/net_failover.ko", "k/virtio-net.ko.xz"];

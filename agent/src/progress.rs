@@ -5,6 +5,7 @@ use std::time::Duration;
 /// Decides when a long step says how far it is.
 #[derive(Debug)]
 pub struct Meter {
+    first: u64,
     total: u64,
     started: Duration,
     next: Duration,
@@ -14,9 +15,10 @@ pub struct Meter {
 const INTERVAL: Duration = Duration::from_secs(2);
 
 impl Meter {
-    /// Starts measuring at `now` towards `total` bytes.
-    pub fn new(total: u64, now: Duration) -> Meter {
-        Meter { total, started: now, next: now + INTERVAL }
+    /// Starts measuring at `now`, from `first` bytes that were done before
+    /// towards `total` bytes.
+    pub fn new(first: u64, total: u64, now: Duration) -> Meter {
+        Meter { first, total, started: now, next: now + INTERVAL }
     }
 
     /// Whether it is time to report again.
@@ -31,7 +33,8 @@ impl Meter {
     /// `42 %, 512 of 1200 MiB, 88 MiB/s, 0:12 left`.
     pub fn line(&self, done: u64, now: Duration) -> String {
         let elapsed = now.saturating_sub(self.started).as_millis().max(1);
-        let rate = u64::try_from(u128::from(done) * 1000 / elapsed).unwrap_or(u64::MAX);
+        let moved = u128::from(done.saturating_sub(self.first));
+        let rate = u64::try_from(moved * 1000 / elapsed).unwrap_or(u64::MAX);
         let percent = u128::from(done) * 100 / u128::from(self.total.max(1));
         let mut line =
             format!("{percent} %, {} of {}, {}/s", size(done), size(self.total), size(rate));
@@ -68,13 +71,15 @@ mod tests {
     #[test]
     fn says_percent_rate_and_time_left() {
         let start = Duration::from_secs(10);
-        let mut meter = Meter::new(1200 << 20, start);
+        let mut meter = Meter::new(0, 1200 << 20, start);
         assert!(!meter.due(start + Duration::from_secs(1)));
         let now = start + Duration::from_secs(4);
         assert!(meter.due(now));
         assert!(!meter.due(now));
         assert_eq!(meter.line(400 << 20, now), "33 %, 400 MiB of 1.1 GiB, 100 MiB/s, 0:08 left");
         assert_eq!(meter.line(0, now), "0 %, 0 B of 1.1 GiB, 0 B/s");
+        let resumed = Meter::new(80, 100, start);
+        assert_eq!(resumed.line(90, now), "90 %, 90 B of 100 B, 2 B/s, 0:05 left");
     }
 
     #[test]

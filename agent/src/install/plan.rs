@@ -70,7 +70,7 @@ impl Plan {
         let index: HashMap<Digest, usize> =
             image.chunks.iter().enumerate().map(|(index, (id, _))| (*id, index)).collect();
         let mut found: Vec<Option<u64>> = vec![None; if old { image.chunks.len() } else { 0 }];
-        let mut meter = Meter::new(image.envelope.disk_bytes, report.timing.now());
+        let mut meter = Meter::new(0, image.envelope.disk_bytes, report.timing.now());
         let mut buffer = Vec::new();
         for (region, extents) in image.envelope.regions.iter().zip(&image.table.regions) {
             let mut offset = region.start;

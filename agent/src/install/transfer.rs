@@ -82,7 +82,7 @@ pub fn transfer(
         next: AtomicU64::new(0),
         stopped: AtomicBool::new(false),
         done: AtomicU64::new(plan.present_bytes),
-        meter: Mutex::new(Meter::new(plan.image_bytes, report.timing.now())),
+        meter: Mutex::new(Meter::new(plan.present_bytes, plan.image_bytes, report.timing.now())),
     };
     let threads = THREADS.min(plan.requests.len());
     let results: Vec<_> = std::thread::scope(|scope| {

@@ -89,7 +89,7 @@ pub fn verify(image: &Image, disk: &Withheld<'_>, report: &Report) -> Result<(),
         next: AtomicUsize::new(0),
         done: AtomicU64::new(0),
         total,
-        meter: Mutex::new(Meter::new(total, report.timing.now())),
+        meter: Mutex::new(Meter::new(0, total, report.timing.now())),
         zero: digest_of(&vec![0; region::BLOCK]),
     };
     let digests = work.hash()?;
