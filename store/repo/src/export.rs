@@ -113,7 +113,13 @@ async fn hand_over(
 
 impl Target {
     fn open(path: &Path, disk_bytes: u64) -> io::Result<Target> {
-        if path.metadata().is_ok_and(|meta| meta.file_type().is_block_device()) {
+        let kind = path.metadata().ok().map(|meta| meta.file_type());
+        if kind.is_some_and(|kind| !kind.is_file() && !kind.is_block_device()) {
+            // A pipe or a terminal would be replaced by a file.
+            let why = "it is neither a file nor a block device";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        if kind.is_some_and(|kind| kind.is_block_device()) {
             // Exclusively: the kernel refuses a device that is mounted or in use.
             let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
             let file = OpenOptions::new().write(true).custom_flags(exclusive).open(path)?;

@@ -78,7 +78,8 @@ pub struct ImageDetails {
 }
 
 impl Repo {
-    /// The image that a reference names at the moment.
+    /// The image that a reference names at the moment. A digest says it all:
+    /// name and tag beside it are not looked at.
     pub async fn resolve(&self, reference: &Reference) -> Result<Digest, NameError> {
         let unknown = || NameError::Unknown { reference: reference.clone() };
         if let Some(digest) = reference.digest {
@@ -115,10 +116,10 @@ impl Repo {
     }
 
     /// All references, and images without one, in this order.
-    pub async fn images(&self) -> Result<Vec<ImageSummary>, ReadError> {
+    pub async fn images(&self) -> Result<Vec<ImageSummary>, StorageError> {
         let images = self.database.images().await?;
         let names = self.database.names().await?;
-        let unique = self.unique_bytes(&images).await?;
+        let unique = self.unique_bytes(&images).await;
         let summary = |image: &ImageRow, reference| ImageSummary {
             reference,
             digest: image.digest,
@@ -142,11 +143,19 @@ impl Repo {
     }
 
     /// Per image the stored bytes that no other has.
-    async fn unique_bytes(&self, images: &[ImageRow]) -> Result<HashMap<Digest, u64>, ReadError> {
+    async fn unique_bytes(&self, images: &[ImageRow]) -> HashMap<Digest, u64> {
         // None: more than one image has the chunk.
         let mut owners: HashMap<Digest, Option<Digest>> = HashMap::new();
         for image in images {
-            for (id, _) in self.table_of(image).await?.distinct() {
+            let table = match self.table_of(image).await {
+                Ok(table) => table,
+                // A list of images that are partly damaged is still wanted.
+                Err(error) => {
+                    tracing::warn!(image = %image.digest, %error, "left out of what is shared");
+                    continue;
+                }
+            };
+            for (id, _) in table.distinct() {
                 let owner = Some(image.digest);
                 owners.entry(id).and_modify(|other| *other = None).or_insert(owner);
             }
@@ -158,7 +167,7 @@ impl Repo {
                 *unique.entry(owner).or_default() += u64::from(place.entry.frame_len);
             }
         }
-        Ok(unique)
+        unique
     }
 
     /// All about one image.

@@ -30,7 +30,6 @@ struct Mapped {
 /// The index at one moment; segments and packs that appear later are not seen.
 #[derive(Clone, Default)]
 pub(crate) struct Snapshot {
-    /// Newest first.
     segments: Arc<Vec<Arc<Mapped>>>,
     /// Packs that are in the segments, but not in the store.
     dead: Arc<HashSet<PackName>>,
@@ -120,7 +119,14 @@ impl Index {
                 _ => damaged.push(name),
             }
         }
-        self.change(|now| now.segments = Arc::new(segments));
+        self.change(|now| {
+            // What was added since the list was made.
+            let added =
+                now.segments.iter().filter(|new| !old.segments.iter().any(|m| m.name == new.name));
+            let added: Vec<_> =
+                added.filter(|new| !segments.iter().any(|m| m.name == new.name)).cloned().collect();
+            now.segments = Arc::new(added.into_iter().chain(segments).collect());
+        });
         Ok(damaged)
     }
 
@@ -157,7 +163,7 @@ impl Index {
         missing
     }
 
-    /// Adds a segment of some packs, newest first; merges small ones.
+    /// Adds a segment of some packs, which are in the store; merges small ones.
     pub(crate) async fn add(&self, packs: &[(PackName, Vec<Entry>)]) -> Result<(), StorageError> {
         self.write(packs).await?;
         let small = self.mergeable();
@@ -191,11 +197,16 @@ impl Index {
             let old = now.segments.iter().filter(|mapped| mapped.name != name).cloned();
             let new = Arc::new(Mapped { name: name.clone(), bytes });
             now.segments = Arc::new(std::iter::once(new).chain(old).collect());
+            if packs.iter().any(|(name, _)| now.dead.contains(name)) {
+                let dead =
+                    now.dead.iter().filter(|name| !packs.iter().any(|(new, _)| new == *name));
+                now.dead = Arc::new(dead.copied().collect());
+            }
         });
         Ok(())
     }
 
-    /// The smallest segments that together are worth one, newest first.
+    /// The smallest segments, as far as they are of one size class.
     fn mergeable(&self) -> Vec<Arc<Mapped>> {
         let snapshot = self.snapshot();
         let mut lens: Vec<usize> = snapshot.segments.iter().map(|mapped| mapped.len()).collect();

@@ -137,7 +137,8 @@ fn gpt_layout(disk: &Disk, sector_bytes: u32) -> Result<Layout, LayoutError> {
     let mut rows = Vec::new();
     for (number, partition) in found {
         let (first, last) = (partition.first_lba, partition.last_lba);
-        rows.push(row(disk, sector_bytes, number, first, last.checked_sub(first).map(|n| n + 1))?);
+        let sectors = last.checked_sub(first).and_then(|sectors| sectors.checked_add(1));
+        rows.push(row(disk, sector_bytes, number, first, sectors)?);
         partitions.push(GptPartition {
             number,
             type_guid: partition.part_type_guid.guid.as_hyphenated().to_string(),

@@ -19,6 +19,9 @@ use crate::storage::{StorageError, pack_key};
 const WINDOW_BYTES: u64 = 8 << 20;
 /// Extents that are read together.
 const WINDOW_EXTENTS: usize = 4096;
+/// Unwanted bytes that are read along between two chunks: bounds the memory of
+/// a window, and here no request is worth more.
+const GAP_BYTES: u64 = 64 << 10;
 /// Windows in flight: one waits for the disk while others decompress.
 const WINDOWS: usize = 3;
 
@@ -165,7 +168,8 @@ impl Reading {
                 wanted.push(*self.numbers.get(id).ok_or(ReadError::Chunk { id: *id })?);
             }
         }
-        let requests = plan::ranges(wanted.into_iter(), &self.locations, PlanLimits::default())?;
+        let limits = PlanLimits { gap_bytes_max: GAP_BYTES, ..PlanLimits::default() };
+        let requests = plan::ranges(wanted.into_iter(), &self.locations, limits)?;
         let mut fetched = Vec::with_capacity(requests.len());
         for request in requests {
             let key = pack_key(&request.pack);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
@@ -139,20 +139,19 @@ impl Seek for Limited<'_> {
 
 /// Copies a stream into an unnamed sparse file.
 fn spool(mut stream: Box<dyn Read + Send>, scratch: &Path) -> io::Result<File> {
-    let mut file = tempfile::tempfile_in(scratch)?;
+    let file = tempfile::tempfile_in(scratch)?;
     let mut buffer = vec![0; 64 * BLOCK];
-    let mut len = 0_u64;
+    let mut end = 0_u64;
     loop {
         let filled = fill(&mut stream, &mut buffer)?;
         for block in buffer[..filled].chunks(BLOCK) {
-            match is_zero(block) {
-                true => file.seek(SeekFrom::Current(block.len() as i64)).map(|_| ())?,
-                false => file.write_all(block)?,
+            if !is_zero(block) {
+                file.write_all_at(block, end)?;
             }
+            end += block.len() as u64;
         }
-        len += filled as u64;
         if filled < buffer.len() {
-            file.set_len(len)?;
+            file.set_len(end)?;
             return Ok(file);
         }
     }

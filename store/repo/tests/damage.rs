@@ -97,6 +97,7 @@ async fn missing_packs_are_found_and_an_import_brings_them_back() {
     assert!(export_fails(&lab, &digest).await.contains("missing"));
     let again = lab.import(&disk, "x").await;
     assert!(again.new_bytes > 0 && again.digest == digest);
+    lab.repo.export(&digest, &lab.path("exported")).await.unwrap();
     lab.reopen().await;
     assert_eq!(lab.repo.check(true).await.unwrap().problems, []);
     lab.repo.export(&digest, &lab.path("exported")).await.unwrap();
@@ -128,6 +129,33 @@ async fn damaged_blobs_are_found() {
         assert_eq!(lab.import(&disk, "x").await.new_bytes, 0);
         assert_eq!(lab.repo.check(false).await.unwrap().problems, []);
     }
+}
+
+#[tokio::test]
+async fn a_damaged_store_can_be_listed() {
+    let lab = Lab::new().await;
+    lab.import(&gpt_disk(&lab.path("disk"), 512, 1), "x").await;
+    for blob in lab.files("blobs") {
+        fs::remove_file(blob).unwrap();
+    }
+    let images = lab.repo.images().await.unwrap();
+    assert_eq!((images.len(), images[0].unique_bytes), (1, 0));
+}
+
+#[tokio::test]
+async fn an_export_replaces_files_and_nothing_else() {
+    let lab = Lab::new().await;
+    let disk = gpt_disk(&lab.path("disk"), 512, 1);
+    let digest = lab.import(&disk, "x").await.digest;
+    fs::write(lab.path("old"), "old").unwrap();
+    lab.repo.export(&digest, &lab.path("old")).await.unwrap();
+    assert!(fs::read(lab.path("old")).unwrap() == fs::read(&disk).unwrap());
+    for other in [Path::new("/dev/null"), lab.folder.path(), &lab.path("no/folder")] {
+        let error = lab.repo.export(&digest, other).await.unwrap_err();
+        assert!(matches!(error, ExportError::Write { .. }), "{error:?}");
+    }
+    let meta = Path::new("/dev/null").metadata().unwrap();
+    assert!(std::os::unix::fs::FileTypeExt::is_char_device(&meta.file_type()));
 }
 
 #[tokio::test]
