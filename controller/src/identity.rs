@@ -4,7 +4,7 @@
 //!
 //! The rules, with their reasons, are in `docs/controller.md`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use wire::{Inventory, MachineId};
@@ -99,9 +99,9 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
 }
 
 /// Holds what was seen against machines that share an identifier with it.
-pub fn recognise(seen: &Fingerprint, known: &[(MachineId, Fingerprint)]) -> Recognised {
+pub fn recognise(seen: &Fingerprint, known: &BTreeMap<MachineId, Fingerprint>) -> Recognised {
     // All identifiers the same: it has been in doubt before, and is no longer.
-    let same: Vec<_> = known.iter().filter(|(_, stored)| stored == seen).collect();
+    let same: Vec<_> = known.iter().filter(|(_, stored)| *stored == seen).collect();
     if let [(id, _)] = same[..] {
         return Recognised::Known(id.clone());
     }
@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn check(now: &str, stored: &[&str]) -> String {
-        let known: Vec<_> = stored
+        let known: BTreeMap<_, _> = stored
             .iter()
             .enumerate()
             .map(|(i, text)| (format!("m{i}").parse().unwrap(), seen(text)))

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use wire::{Digest, Facts, Reference};
 
-use crate::db::{Connection, Db, DbError};
+use crate::db::machine::Machine;
+use crate::db::{Connection, Db, DbError, run};
 use crate::metrics::Metrics;
 use crate::policy::{Outcome, Policy, PolicyFile};
 use crate::state::{Changes, HOLD_RETRY_SECS, Run, Target, Wanted};
@@ -173,11 +174,16 @@ impl Controller {
 /// Writes what [`crate::state::reconcile`] said is to be recorded.
 async fn apply(
     c: &mut Connection,
-    machine: &mut crate::db::machine::Machine,
+    machine: &mut Machine,
+    before: Option<&Run>,
     changes: &Changes,
 ) -> Result<(), DbError> {
     for run in changes.closed.iter().chain(&changes.run) {
-        crate::db::run::put(c, run).await?;
+        match before.filter(|before| before.id == run.id) {
+            Some(before) if before == run => {}
+            Some(_) => run::put(c, run).await?,
+            None => run::add(c, run).await?,
+        }
     }
     machine.run = changes.run.as_ref().map(|run| run.id.clone());
     (machine.state, machine.reason) = changes.machine.clone();

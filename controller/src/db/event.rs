@@ -1,9 +1,13 @@
 //! Boots and events.
 
+use sqlx::QueryBuilder;
 use wire::admin::{LogEntry, UnixMs};
 use wire::{Event, EventKind, MachineId, RunId};
 
 use super::{Connection, DbError, from_json, from_sql, parsed, to_json, to_sql};
+
+/// Events in one statement: ten values each, far below what databases allow.
+const ROWS_MAX: usize = 100;
 
 /// Up to which number the events of a boot are recorded; none where the boot
 /// never checked in.
@@ -55,39 +59,56 @@ pub(crate) async fn put_seq(
     Ok(())
 }
 
-/// Records one event.
+/// Records events; the first gets this record number.
 pub(crate) async fn add(
     c: &mut Connection,
     machine: &MachineId,
-    record: u64,
+    first: u64,
     boot: &str,
-    event: &Event,
+    events: &[Event],
     now: UnixMs,
 ) -> Result<(), DbError> {
-    let sql = "INSERT INTO events (machine, record, boot, seq, uptime_ms, received, run, \
-               attempt, event, kind) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-    let word = match &event.kind {
+    let mut rows = Vec::new();
+    for (record, event) in (first..).zip(events) {
+        let numbers = (
+            to_sql(record, "events.record")?,
+            to_sql(event.seq, "events.seq")?,
+            to_sql(event.uptime_ms, "events.uptime_ms")?,
+        );
+        rows.push((event, numbers, to_json(&event.kind, "events.kind")?));
+    }
+    let received = to_sql(now, "events.received")?;
+    for rows in rows.chunks(ROWS_MAX) {
+        let mut query = QueryBuilder::new(
+            "INSERT INTO events (machine, record, boot, seq, uptime_ms, received, run, attempt, \
+             event, kind) ",
+        );
+        query.push_values(rows, |mut row, (event, (record, seq, uptime_ms), kind)| {
+            row.push_bind(machine.as_str())
+                .push_bind(record)
+                .push_bind(boot)
+                .push_bind(seq)
+                .push_bind(uptime_ms)
+                .push_bind(received)
+                .push_bind(event.run.as_ref().map(RunId::as_str))
+                .push_bind(i64::from(event.attempt))
+                .push_bind(word(&event.kind))
+                .push_bind(kind);
+        });
+        query.build().execute(&mut *c).await?;
+    }
+    Ok(())
+}
+
+fn word(kind: &EventKind) -> &'static str {
+    match kind {
         EventKind::StepStarted { .. } => "step-started",
         EventKind::StepProgress { .. } => "step-progress",
         EventKind::StepEnded { .. } => "step-ended",
         EventKind::Planned { .. } => "planned",
         EventKind::Log { .. } => "log",
         EventKind::Unknown => "unknown",
-    };
-    sqlx::query(sql)
-        .bind(machine.as_str())
-        .bind(to_sql(record, "events.record")?)
-        .bind(boot)
-        .bind(to_sql(event.seq, "events.seq")?)
-        .bind(to_sql(event.uptime_ms, "events.uptime_ms")?)
-        .bind(to_sql(now, "events.received")?)
-        .bind(event.run.as_ref().map(RunId::as_str))
-        .bind(i64::from(event.attempt))
-        .bind(word)
-        .bind(to_json(&event.kind, "events.kind")?)
-        .execute(c)
-        .await?;
-    Ok(())
+    }
 }
 
 /// Whose log.

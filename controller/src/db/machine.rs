@@ -1,7 +1,8 @@
 //! Machines and what they are recognised by.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use sqlx::QueryBuilder;
 use wire::admin::{MachineState, UnixMs};
 use wire::{FactValue, Facts, Inventory, MachineId, RunId};
 
@@ -106,15 +107,23 @@ pub(crate) async fn list(
     rows.into_iter().map(Machine::try_from).collect()
 }
 
-/// Writes the whole record.
-pub(crate) async fn put(c: &mut Connection, machine: &Machine) -> Result<(), DbError> {
+/// Writes the record of a machine that has none; fails where its id is taken.
+pub(crate) async fn add(c: &mut Connection, machine: &Machine) -> Result<(), DbError> {
     let sql = "INSERT INTO machines (id, state, reason, held, labels, inventory, agent, run, \
                first_seen, last_seen, records) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
-               ON CONFLICT (id) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
-               held = excluded.held, labels = excluded.labels, inventory = excluded.inventory, \
-               agent = excluded.agent, run = excluded.run, last_seen = excluded.last_seen, \
-               records = excluded.records";
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    write(c, sql, machine).await
+}
+
+/// Writes the record of a machine that has one.
+pub(crate) async fn put(c: &mut Connection, machine: &Machine) -> Result<(), DbError> {
+    let sql = "UPDATE machines SET state = $2, reason = $3, held = $4, labels = $5, \
+               inventory = $6, agent = $7, run = $8, first_seen = $9, last_seen = $10, \
+               records = $11 WHERE id = $1";
+    write(c, sql, machine).await
+}
+
+async fn write(c: &mut Connection, sql: &'static str, machine: &Machine) -> Result<(), DbError> {
     sqlx::query(sql)
         .bind(machine.id.as_str())
         .bind(to_word(&machine.state, "machines.state")?)
@@ -136,17 +145,31 @@ pub(crate) async fn put(c: &mut Connection, machine: &Machine) -> Result<(), DbE
 pub(crate) async fn sharing(
     c: &mut Connection,
     fingerprint: &Fingerprint,
-) -> Result<Vec<(MachineId, Fingerprint)>, DbError> {
-    let mut ids = BTreeSet::new();
-    for identifier in fingerprint {
-        ids.extend(with(c, identifier).await?);
+) -> Result<BTreeMap<MachineId, Fingerprint>, DbError> {
+    let mut query = QueryBuilder::new(
+        "SELECT machine, kind, value FROM identifiers WHERE machine IN \
+         (SELECT machine FROM identifiers WHERE ",
+    );
+    for (i, identifier) in fingerprint.iter().enumerate() {
+        query.push(if i == 0 { "(kind = " } else { " OR (kind = " });
+        query.push_bind(identifier.kind.name());
+        query.push(" AND value = ").push_bind(&identifier.value).push(")");
     }
-    let mut machines = Vec::new();
-    for id in ids {
-        let fingerprint = identifiers(c, &id).await?;
-        machines.push((id, fingerprint));
+    query.push(")");
+    let rows: Vec<(String, String, String)> = query.build_query_as().fetch_all(c).await?;
+    let mut machines: BTreeMap<MachineId, Fingerprint> = BTreeMap::new();
+    for (id, kind, value) in rows {
+        let id = parsed(&id, "identifiers.machine")?;
+        machines.entry(id).or_default().insert(identifier(&kind, value)?);
     }
     Ok(machines)
+}
+
+fn identifier(kind: &str, value: String) -> Result<Identifier, DbError> {
+    match Kind::from_name(kind) {
+        Some(kind) => Ok(Identifier { kind, value }),
+        None => Err(super::bad("identifiers.kind", kind)),
+    }
 }
 
 /// Machines that have this identifier.
@@ -173,11 +196,7 @@ pub(crate) async fn identifiers(
             .bind(id.as_str())
             .fetch_all(c)
             .await?;
-    let identifier = |(kind, value): (String, String)| match Kind::from_name(&kind) {
-        Some(kind) => Ok(Identifier { kind, value }),
-        None => Err(super::bad("identifiers.kind", &kind)),
-    };
-    rows.into_iter().map(identifier).collect()
+    rows.into_iter().map(|(kind, value)| identifier(&kind, value)).collect()
 }
 
 /// Replaces what a machine is recognised by.
@@ -186,9 +205,6 @@ pub(crate) async fn put_identifiers(
     id: &MachineId,
     fingerprint: &Fingerprint,
 ) -> Result<(), DbError> {
-    if identifiers(c, id).await? == *fingerprint {
-        return Ok(());
-    }
     let delete = sqlx::query("DELETE FROM identifiers WHERE machine = $1").bind(id.as_str());
     delete.execute(&mut *c).await?;
     for identifier in fingerprint {

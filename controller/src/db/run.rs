@@ -76,30 +76,42 @@ pub(crate) async fn list(
     rows.into_iter().map(Run::try_from).collect()
 }
 
-/// Writes the whole record.
-pub(crate) async fn put(c: &mut Connection, run: &Run) -> Result<(), DbError> {
-    let sql = "INSERT INTO runs (id, machine, rule, reference, image, disk, start, state, \
-               attempt, boot, cause, created, changed, ended) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
-               ON CONFLICT (id) DO UPDATE SET state = excluded.state, \
-               attempt = excluded.attempt, boot = excluded.boot, cause = excluded.cause, \
-               changed = excluded.changed, ended = excluded.ended";
-    sqlx::query(sql)
-        .bind(run.id.as_str())
+/// Writes the record of a run that has none; fails where its id is taken.
+pub(crate) async fn add(c: &mut Connection, run: &Run) -> Result<(), DbError> {
+    let sql = "INSERT INTO runs (id, state, attempt, boot, cause, changed, ended, created, \
+               machine, rule, reference, image, disk, start) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+    changing(sql, run)?
+        .bind(to_sql(run.created, "runs.created")?)
         .bind(run.machine.as_str())
         .bind(&run.target.rule)
         .bind(run.target.reference.to_string())
         .bind(run.target.image.to_string())
         .bind(to_json(&run.target.disk, "runs.disk")?)
         .bind(to_word(&run.target.start, "runs.start")?)
-        .bind(to_word(&run.state, "runs.state")?)
-        .bind(i64::from(run.attempt))
-        .bind(&run.boot)
-        .bind(&run.cause)
-        .bind(to_sql(run.created, "runs.created")?)
-        .bind(to_sql(run.changed, "runs.changed")?)
-        .bind(run.ended.map(|ended| to_sql(ended, "runs.ended")).transpose()?)
         .execute(c)
         .await?;
     Ok(())
 }
+
+/// Writes what changes in the record of a run that has one.
+pub(crate) async fn put(c: &mut Connection, run: &Run) -> Result<(), DbError> {
+    let sql = "UPDATE runs SET state = $2, attempt = $3, boot = $4, cause = $5, changed = $6, \
+               ended = $7 WHERE id = $1";
+    changing(sql, run)?.execute(c).await?;
+    Ok(())
+}
+
+/// A statement with the id and what changes bound.
+fn changing<'a>(sql: &'static str, run: &'a Run) -> Result<Statement<'a>, DbError> {
+    Ok(sqlx::query(sql)
+        .bind(run.id.as_str())
+        .bind(to_word(&run.state, "runs.state")?)
+        .bind(i64::from(run.attempt))
+        .bind(&run.boot)
+        .bind(&run.cause)
+        .bind(to_sql(run.changed, "runs.changed")?)
+        .bind(run.ended.map(|ended| to_sql(ended, "runs.ended")).transpose()?))
+}
+
+type Statement<'a> = sqlx::query::Query<'a, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use wire::admin::{MachineState, UnixMs};
 use wire::api::{CheckIn, CheckedIn};
-use wire::{Digest, HoldOrder, Inventory, MachineId, Order, ReceiptState, RunId};
+use wire::{Digest, HoldOrder, Inventory, MachineId, Order, ReceiptState};
 
 use super::{Controller, ControllerError, apply};
 use crate::db::machine::{Machine, facts};
@@ -20,6 +20,8 @@ const TRIES: usize = 5;
 struct Sighting {
     recognised: Recognised,
     machine: Option<Machine>,
+    /// What the machine was recognised by.
+    fingerprint: Fingerprint,
 }
 
 impl Sighting {
@@ -79,7 +81,7 @@ impl Controller {
         let new = sighting.machine.is_none();
         let mut record = match sighting.machine {
             Some(machine) => machine,
-            None => self.enrol(c, &sighting.recognised, now).await?,
+            None => self.enrol(&sighting.recognised, now)?,
         };
         record.inventory = asked.inventory.clone();
         record.agent = asked.agent.clone();
@@ -88,7 +90,7 @@ impl Controller {
             Some(id) => run::get(c, id).await?,
             None => None,
         };
-        let fresh = self.fresh_run(c).await?;
+        let fresh = parsed(&format!("r-{}", self.random.name()), "a new id")?;
         let changes = reconcile(
             Recorded { machine: &record.id, held: record.held.as_deref(), run: current.as_ref() },
             Report::CheckIn {
@@ -101,15 +103,17 @@ impl Controller {
         );
         if new {
             // Before its runs, which refer to it.
-            machine::put(c, &record).await?;
+            machine::add(c, &record).await?;
         }
         let mut order = None;
         if let Some(changes) = &changes {
-            apply(c, &mut record, changes).await?;
+            apply(c, &mut record, current.as_ref(), changes).await?;
             order = changes.order.clone();
         }
         machine::put(c, &record).await?;
-        machine::put_identifiers(c, &record.id, fingerprint).await?;
+        if sighting.fingerprint != *fingerprint {
+            machine::put_identifiers(c, &record.id, fingerprint).await?;
+        }
         event::begin(c, &record.id, &asked.boot, now).await?;
         transaction.commit().await?;
 
@@ -125,16 +129,8 @@ impl Controller {
 
     /// The record of a machine that has none. Where it may be one that is
     /// known it is held, until a person says that it is one of its own.
-    async fn enrol(
-        &self,
-        c: &mut Connection,
-        recognised: &Recognised,
-        now: UnixMs,
-    ) -> Result<Machine, DbError> {
-        let mut id: MachineId = parsed(&format!("m-{}", self.random.name()), "a new id")?;
-        while machine::get(c, &id).await?.is_some() {
-            id = parsed(&format!("m-{}", self.random.name()), "a new id")?;
-        }
+    fn enrol(&self, recognised: &Recognised, now: UnixMs) -> Result<Machine, DbError> {
+        let id = parsed(&format!("m-{}", self.random.name()), "a new id")?;
         let held = match recognised {
             Recognised::Doubtful(candidates) => Some(doubt(&id, candidates)),
             Recognised::New | Recognised::Known(_) => None,
@@ -153,25 +149,21 @@ impl Controller {
             records: 0,
         })
     }
-
-    async fn fresh_run(&self, c: &mut Connection) -> Result<RunId, DbError> {
-        loop {
-            let id: RunId = parsed(&format!("r-{}", self.random.name()), "a new id")?;
-            if run::get(c, &id).await?.is_none() {
-                return Ok(id);
-            }
-        }
-    }
 }
 
 async fn sighting(c: &mut Connection, fingerprint: &Fingerprint) -> Result<Sighting, DbError> {
-    let sharing = machine::sharing(c, fingerprint).await?;
+    let mut sharing = machine::sharing(c, fingerprint).await?;
     let recognised = recognise(fingerprint, &sharing);
-    let machine = match &recognised {
-        Recognised::Known(id) => machine::get(c, id).await?,
-        Recognised::New | Recognised::Doubtful(_) => None,
-    };
-    Ok(Sighting { recognised, machine })
+    Ok(match &recognised {
+        Recognised::Known(id) => Sighting {
+            machine: machine::get(c, id).await?,
+            fingerprint: sharing.remove(id).unwrap_or_default(),
+            recognised,
+        },
+        Recognised::New | Recognised::Doubtful(_) => {
+            Sighting { recognised, machine: None, fingerprint: Fingerprint::new() }
+        }
+    })
 }
 
 fn doubt(id: &MachineId, candidates: &[MachineId]) -> String {

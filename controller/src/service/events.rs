@@ -32,9 +32,9 @@ impl Controller {
         check_runs(c, id, new).await?;
 
         let mut changed = Vec::new();
+        event::add(c, id, record.records + 1, boot, new, now).await?;
         for item in new {
             record.records += 1;
-            event::add(c, id, record.records, boot, item, now).await?;
             seq = item.seq;
             changed.extend(advance(c, &mut record, item, now).await?);
         }
@@ -112,7 +112,7 @@ async fn advance(
     let held = machine.held.clone();
     let recorded = Recorded { machine: &id, held: held.as_deref(), run: Some(&current) };
     let Some(changes) = reconcile(recorded, report, now) else { return Ok(None) };
-    apply(c, machine, &changes).await?;
+    apply(c, machine, Some(&current), &changes).await?;
     Ok(Some((current, changes)))
 }
 
