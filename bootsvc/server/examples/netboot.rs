@@ -14,7 +14,8 @@ use ipnet::Ipv4Net;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).init();
+    let filter = tracing_subscriber::EnvFilter::new("info,bootsvc_server=debug");
+    tracing_subscriber::fmt().with_env_filter(filter).init();
     let words: Vec<_> = std::env::args().skip(1).collect();
     let [interface, net, intent, files @ ..] = words.as_slice() else {
         anyhow::bail!("usage: netboot INTERFACE ADDRESS/PREFIX loader|disk NAME=FILE...");

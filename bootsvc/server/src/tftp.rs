@@ -29,11 +29,12 @@ pub(crate) async fn run(shared: Arc<Shared>, socket: UdpSocket, mtu: u16, stop: 
     let mut server = Server::new(limits);
     let mut buffer = [0; DATAGRAM_LEN_MAX];
     let mut out = Vec::new();
-    loop {
-        let now = shared.clock.now();
-        let wake = shared.clock.instant(server.deadline().unwrap_or(now + IDLE));
+    while !stop.is_cancelled() {
+        let idle = shared.clock.now() + IDLE;
+        let wake = shared.clock.instant(server.deadline().unwrap_or(idle));
         tokio::select! {
-            () = stop.cancelled() => break,
+            // A datagram that is there needs no timer, which is half of the work.
+            biased;
             received = socket.recv_from(&mut buffer) => match received {
                 Ok((len, SocketAddr::V4(peer))) => {
                     let open = |name: &str| open(&shared, peer, name);
@@ -42,8 +43,10 @@ pub(crate) async fn run(shared: Arc<Shared>, socket: UdpSocket, mtu: u16, stop: 
                 Ok(_) => {}
                 Err(error) => retry_after("TFTP", &error).await,
             },
-            () = tokio::time::sleep_until(wake) => server.expire(shared.clock.now()),
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep_until(wake) => {}
         }
+        server.expire(shared.clock.now());
         while let Some(peer) = server.transmit(&mut out) {
             // Lost like any datagram: the deadline sends it again.
             if let Err(error) = socket.send_to(&out, peer).await {
