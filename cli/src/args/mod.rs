@@ -186,6 +186,23 @@ mod tests {
     }
 
     #[test]
+    fn the_page_names_every_command_and_global_option() {
+        let page = include_str!("../../../docs/cli.md");
+        let mut cli = Cli::command();
+        cli.build();
+        each_leaf(&cli, "", &mut |path, command| {
+            assert!(
+                page.contains(&format!("`{path} ")) || page.contains(&format!("`{path}`")),
+                "{path}"
+            );
+            for option in command.get_arguments().filter_map(clap::Arg::get_env) {
+                let variable = option.to_string_lossy();
+                assert!(page.contains(&format!("`{variable}`")), "{variable}");
+            }
+        });
+    }
+
+    #[test]
     fn every_example_parses() {
         let mut cli = Cli::command();
         cli.build();

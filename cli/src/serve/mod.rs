@@ -37,7 +37,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// `ingot serve`.
 pub fn serve(args: &Serve, context: &Context) -> anyhow::Result<()> {
     let config = config::load(&args.config)?;
-    logging::of_server(config.log.format, config.log.level, &context.out);
+    match args.check {
+        true => logging::of_command(context.verbose, &context.out),
+        false => logging::of_server(config.log.format, config.log.level, &context.out),
+    }
     let settings = Settings::new(config, context)?;
     let runtime = runtime::build()?;
     let result = match args.check {
