@@ -129,7 +129,7 @@ impl BootServer {
     }
 
     /// Stops answering, and waits until what is in work is finished and written.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
         info!("network boot has stopped");
