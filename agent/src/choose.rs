@@ -123,21 +123,22 @@ mod tests {
 
     #[test]
     fn never_takes_what_may_not_be_written_to() {
-        let spoilt: [(fn(&mut Candidate), &str); 4] = [
-            (|c| c.disk.removable = true, "it is removable"),
-            (|c| c.disk.read_only = true, "it is read-only"),
-            (|c| c.disk.bus = Some(Bus::Usb), "it is a USB disk"),
-            (|c| c.used_by = Some("sda1 is mounted".into()), "sda1 is mounted"),
+        let spoilt = [
+            disk("sda", |c| c.disk.removable = true),
+            disk("sda", |c| c.disk.read_only = true),
+            disk("sda", |c| c.disk.bus = Some(Bus::Usb)),
+            disk("sda", |c| c.used_by = Some("sda1 is mounted".into())),
         ];
-        for (change, why) in spoilt {
-            let disks = [disk("sda", change)];
+        let reasons = ["it is removable", "it is read-only", "it is a USB disk", "sda1 is mounted"];
+        for (spoilt, why) in spoilt.into_iter().zip(reasons) {
+            let disks = [spoilt.clone()];
             // Not even where the order names exactly this disk.
             let choice = DiskChoice { serial: Some("S-sda".into()), ..DiskChoice::default() };
             match choose(&disks, &choice) {
                 Err(ChooseError::NoneFits(list)) => assert!(list.contains(why), "{list}"),
                 other => panic!("{other:?}"),
             }
-            let disks = [disk("sda", change), disk("sdb", |_| {})];
+            let disks = [spoilt, disk("sdb", |_| {})];
             assert_eq!(names(&disks, &DiskChoice::default()), Ok("sdb".into()));
         }
     }

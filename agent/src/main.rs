@@ -24,6 +24,9 @@ const HELP: &str = "ingot-agent runs as the first process of a machine that boot
                     \x20 --inventory  what it would report of this machine, as JSON\n\
                     \x20 --version    its version";
 
+/// How long a failure at the very end may take to reach the controller.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 fn main() -> ExitCode {
     if std::process::id() == 1 {
         first_process()
@@ -126,9 +129,24 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
         sender.log.send_all(&*sender.timing, |batch| server.events(batch), say)
     });
     let controller = Controller::new(&config.server);
-    let agent =
-        Agent { server: config.server, roots, boot, booted, report, options: Options::default() };
-    agent.run(&controller)
+    let agent = Agent {
+        server: config.server,
+        roots,
+        boot,
+        booted,
+        report: report.clone(),
+        options: Options::default(),
+    };
+    let exit = agent.run(&controller);
+    if exit != Exit::Kexec {
+        return exit;
+    }
+    console.say("starting the installed OS");
+    // A step that was told done can fail yet.
+    let failed = report.step(Step::Start, |_| Err::<Done<()>, _>(start::leave(exit)));
+    debug_assert!(failed.is_err());
+    report.log.flush(LAST_WORDS);
+    Exit::Reboot
 }
 
 fn find_hardware(roots: &Roots, report: &Report) {

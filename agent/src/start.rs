@@ -148,3 +148,71 @@ pub fn leave(exit: Exit) -> io::Error {
         Err(error) => error.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::process::Command;
+
+    use store_format::{BootSpec, Region, envelope};
+    use wire::Digest;
+
+    use super::*;
+
+    const START: u64 = 1 << 20;
+    const BYTES: u64 = 8 << 20;
+
+    fn image(kernel: &str, initrd: Option<&str>) -> Envelope {
+        let boot = BootSpec {
+            partition: 2,
+            kernel: kernel.into(),
+            initrd: initrd.map(str::to_owned),
+            cmdline: "root=x".into(),
+        };
+        Envelope {
+            format: envelope::FORMAT.into(),
+            disk_bytes: START + BYTES,
+            sector_bytes: 512,
+            table: None,
+            regions: vec![Region {
+                name: "p2".into(),
+                start: START,
+                bytes: BYTES,
+                partition: Some(2),
+                digest: Digest([0; 32]),
+            }],
+            grow: None,
+            boot: Some(boot),
+            configuration: BTreeMap::new(),
+            provenance: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn reads_kernel_and_initrd_through_links_without_a_mount() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path().join("tree");
+        std::fs::create_dir_all(tree.join("boot")).unwrap();
+        std::fs::write(tree.join("boot/vmlinuz-1"), vec![1; 300_000]).unwrap();
+        std::fs::write(tree.join("boot/initrd-1"), vec![2; 5000]).unwrap();
+        std::os::unix::fs::symlink("boot/vmlinuz-1", tree.join("vmlinuz")).unwrap();
+        let disk = folder.path().join("disk");
+        let made = Command::new("mke2fs")
+            .args(["-q", "-t", "ext4", "-E", "offset=1048576", "-d"])
+            .arg(&tree)
+            .arg(&disk)
+            .arg("8M")
+            .status()
+            .unwrap();
+        assert!(made.success());
+
+        let os = read(&disk, &image("/vmlinuz", Some("/boot/initrd-1"))).unwrap();
+        assert!(os.kernel == vec![1; 300_000] && os.initrd == Some(vec![2; 5000]));
+        assert_eq!(os.cmdline, "root=x");
+        let missing = read(&disk, &image("/boot/vmlinuz-2", None));
+        assert!(matches!(missing, Err(LoadError::File { path, .. }) if path == "/boot/vmlinuz-2"));
+        std::fs::write(&disk, vec![0; 9 << 20]).unwrap();
+        let empty = read(&disk, &image("/vmlinuz", None));
+        assert!(matches!(empty, Err(LoadError::Filesystem { partition: 2, .. })));
+    }
+}

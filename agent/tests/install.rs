@@ -1,5 +1,7 @@
 //! Whole installations onto disks in memory and in files, from a store in the same process.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::sync::atomic::Ordering;

@@ -1,5 +1,7 @@
 //! A power cut at every single write of an installation.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use agent::install::{InstallError, Job, install};

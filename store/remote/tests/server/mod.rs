@@ -41,9 +41,13 @@ pub struct Server {
     pub state: Arc<State>,
 }
 
+/// Answers a body posted to a path.
+pub type Handler = Box<dyn Fn(&str, &[u8]) -> Vec<u8> + Send>;
+
 /// What a test may look at and change while the server runs.
 #[derive(Default)]
 pub struct State {
+    posted: Mutex<Option<Handler>>,
     files: Mutex<BTreeMap<String, Arc<Vec<u8>>>>,
     faults: Mutex<VecDeque<(String, Fault)>>,
     /// Bodies of packs sent, in bytes.
@@ -78,6 +82,11 @@ impl Server {
         self.state.faults.lock().unwrap().push_back((path.to_owned(), fault));
     }
 
+    /// Answers what is posted from now on.
+    pub fn on_post(&self, handler: Handler) {
+        *self.state.posted.lock().unwrap() = Some(handler);
+    }
+
     /// Faults that did not happen yet.
     pub fn faults_left(&self) -> usize {
         self.state.faults.lock().unwrap().len()
@@ -104,40 +113,62 @@ impl Server {
 fn serve(stream: TcpStream, state: &State) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
-        let (path, range) = match request(&mut reader) {
-            Some(request) => request,
-            None => return,
-        };
+        let Some(Request { path, range, body }) = request(&mut reader) else { return };
         state.requests.fetch_add(1, Ordering::SeqCst);
         let mut faults = state.faults.lock().unwrap();
         let fault = faults.iter().position(|(part, _)| path.contains(part.as_str()));
         let fault = fault.and_then(|at| faults.remove(at)).map(|(_, fault)| fault);
         drop(faults);
-        if answer(&stream, state, &path, range, fault).is_none() {
+        let answered = match (&body, fault) {
+            (Some(body), None) => post(&stream, state, &path, body),
+            _ => answer(&stream, state, &path, range, fault),
+        };
+        if answered.is_none() {
             let _ = stream.shutdown(Shutdown::Both);
             return;
         }
     }
 }
 
-/// Path and range of the next request.
-fn request(reader: &mut impl BufRead) -> Option<(String, Option<(usize, usize)>)> {
+struct Request {
+    path: String,
+    range: Option<(usize, usize)>,
+    /// Of a request that has one.
+    body: Option<Vec<u8>>,
+}
+
+fn request(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let path = line.split(' ').nth(1)?.to_owned();
-    let mut range = None;
+    let (mut range, mut body) = (None, None);
     loop {
         line.clear();
         reader.read_line(&mut line).ok()?;
         let header = line.trim_end().to_ascii_lowercase();
         if header.is_empty() {
-            return Some((path, range));
+            break;
         }
         if let Some(value) = header.strip_prefix("range: bytes=") {
             let (first, last) = value.split_once('-')?;
             range = Some((first.parse().ok()?, last.parse::<usize>().ok()? + 1));
         }
+        if let Some(length) = header.strip_prefix("content-length: ") {
+            body = Some(vec![0; length.parse().ok()?]);
+        }
     }
+    if let Some(body) = &mut body {
+        reader.read_exact(body).ok()?;
+    }
+    Some(Request { path, range, body })
+}
+
+fn post(mut stream: &TcpStream, state: &State, path: &str, body: &[u8]) -> Option<()> {
+    let handler = state.posted.lock().unwrap();
+    let body = handler.as_ref()?(path, body);
+    let head = format!("HTTP/1.1 200 x\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(&body).ok()
 }
 
 /// `None` where the connection is to be closed.
