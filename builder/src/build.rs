@@ -262,15 +262,33 @@ impl<'a> Build<'a> {
             staged(self.progress, &Stage::Disk, skip)?;
             return Ok((found.0, found.1, true));
         }
-        let lock = self.cache.lock_entry(Kind::Image, key, &mut |_| ())?;
-        let root = staged(self.progress, &Stage::Seal, |log| {
+        let locked = staged(self.progress, &Stage::Seal, |log| {
+            let lock = self.cache.lock_entry(Kind::Image, key, log)?;
+            if self.cache.find::<ImageEntry>(Kind::Image, key, None).is_some() {
+                return Ok((Outcome::Cached, None));
+            }
             let root = self.root(tree, log)?;
             system::seal(&root, log).map_err(BuildError::Seal)?;
-            Ok::<_, BuildError>((Outcome::Done, root))
+            Ok::<_, BuildError>((Outcome::Done, Some((lock, root))))
         })?;
+        let cached = locked.is_none();
+        if let Some((_lock, root)) = locked {
+            self.make_disk(key, &root)?;
+        }
+        match self.cached_disk(key)? {
+            Some((entry, lease)) => Ok((entry, lease, cached)),
+            None => {
+                let path = self.cache.entry_path(Kind::Image, key);
+                Err(at("read", &path)(std::io::ErrorKind::NotFound.into()).into())
+            }
+        }
+    }
+
+    /// The disk of a sealed tree. The caller holds the lock of the key.
+    fn make_disk(&self, key: &Digest, root: &Path) -> Result<(), BuildError> {
         if let Some(script) = &self.recipe.check.script {
             staged(self.progress, &Stage::CheckScript, |log| {
-                step::run_script(self.work, &root, Access::Read, script, log)?
+                step::run_script(self.work, root, Access::Read, script, log)?
                     .map_err(CheckError::Script)?;
                 Ok::<_, BuildError>((Outcome::Done, ()))
             })?;
@@ -280,19 +298,11 @@ impl<'a> Build<'a> {
             fs::create_dir(&folder).map_err(at("create", &folder))?;
             let image = folder.join(DISK);
             let size = self.recipe.disk.size;
-            let geometry = disk::make(self.work, &root, &image, size, &self.identities, log)?;
+            let geometry = disk::make(self.work, root, &image, size, &self.identities, log)?;
             let entry = ImageEntry { disk_bytes: geometry.disk_bytes() };
             self.cache.store(Kind::Image, key, &folder, &entry)?;
-            Ok::<_, BuildError>((Outcome::Done, ()))
-        })?;
-        drop(lock);
-        match self.cached_disk(key)? {
-            Some((entry, lease)) => Ok((entry, lease, false)),
-            None => {
-                let path = self.cache.entry_path(Kind::Image, key);
-                Err(at("read", &path)(std::io::ErrorKind::NotFound.into()).into())
-            }
-        }
+            Ok((Outcome::Done, ()))
+        })
     }
 
     fn cached_disk(&self, key: &Digest) -> Result<Option<(ImageEntry, Lock)>, BuildError> {

@@ -1,9 +1,8 @@
 //! Makes images: a recipe becomes a root tree, the tree partitions, the
-//! partitions a raw disk that boots by BIOS and by UEFI, and the disk an image
-//! in a store.
+//! partitions a raw disk that boots by BIOS and by UEFI.
 //!
-//! Everything here blocks; the one async function is the hand-over to the
-//! store. No image is mounted and no loop device used. What a recipe or a
+//! [`build`] hands over a [`BuiltImage`]: the disk as a file and all that a store
+//! wants to know of it. Everything here blocks. No image is mounted and no loop device used. What a recipe or a
 //! package brings runs in a sandbox without network. The same recipe and the
 //! same packages give the same bytes: see `docs/recipe.md` for what that takes.
 //!

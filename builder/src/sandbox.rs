@@ -5,7 +5,7 @@
 //! user namespace maps the first 65 536 ids onto themselves, so that files keep
 //! their owners in the tree; being the host's root in name is harmless, as no
 //! capability reaches outside the namespace, devices cannot be opened, and
-//! `/proc/sys` is read-only. bubblewrap itself maps only one id, so it waits
+//! `/proc`, where the kernel asks only for the owner's id, is read-only. bubblewrap itself maps only one id, so it waits
 //! until we have written the map (`--userns-block-fd`).
 
 use std::fs;
@@ -120,9 +120,21 @@ const NAMESPACES: [&str; 10] = [
     "--new-session",
 ];
 
-const MOUNTS: [&str; 12] = [
-    "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run", "--perms", "1777", "--tmpfs", "/tmp",
-    "--chdir", "/",
+const MOUNTS: [&str; 14] = [
+    "--proc",
+    "/proc",
+    "--remount-ro",
+    "/proc",
+    "--dev",
+    "/dev",
+    "--tmpfs",
+    "/run",
+    "--perms",
+    "1777",
+    "--tmpfs",
+    "/tmp",
+    "--chdir",
+    "/",
 ];
 
 const ENVIRONMENT: [(&str, &str); 6] = [
