@@ -9,6 +9,7 @@ use crate::client::Server;
 use crate::config;
 use crate::context::Context;
 use crate::exit::Code;
+use crate::render::human::count;
 use crate::render::{Out, Tone};
 
 /// `ingot policy check`. Problems are the result, not a failure to find them.
@@ -20,7 +21,7 @@ pub fn check(args: &PolicyCheck, context: &Context) -> anyhow::Result<Code> {
         context.out.document(&report)?;
     } else if report.problems.is_empty() {
         let rules = report.rules.join(", ");
-        let what = format!("{} rule{}", report.rules.len(), plural(report.rules.len()));
+        let what = count(report.rules.len() as u64, "rule");
         context.out.line(format!("{file}: {what}: {rules}").trim_end_matches(": "))?;
     } else {
         context.out.lines(problem_lines(&file, &text, &report.problems, &context.out))?;
@@ -37,10 +38,6 @@ pub fn problem_lines(file: &str, text: &str, problems: &[PolicyProblem], out: &O
         format!("{place} {message}{excerpt}")
     };
     problems.iter().map(lines).collect()
-}
-
-fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
 }
 
 /// `ingot policy why`.

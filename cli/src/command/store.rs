@@ -12,7 +12,7 @@ use crate::args::store::{Check, Ls, Rm, Show, Tag};
 use crate::context::Context;
 use crate::exit::Code;
 use crate::fault::Doing;
-use crate::render::human::{ago_ms, size};
+use crate::render::human::{ago_ms, count, size};
 use crate::render::sheet::Sheet;
 use crate::render::table::{Cell, Table};
 use crate::render::{Out, Tone};
@@ -81,8 +81,12 @@ fn show_lines(image: &ImageDetails, now: Timestamp, out: &Out) -> Vec<String> {
     sheet.entry("made", ago_ms(image.created_ms, now));
     let sectors = envelope.sector_bytes;
     sheet.entry("disk", format!("{}, sectors of {sectors} B", size(envelope.disk_bytes)));
-    sheet.entry("content", format!("{} in {} chunks", size(image.data_bytes), image.chunks));
-    sheet.entry("stored", format!("{} in {} packs", size(image.stored_bytes), image.packs));
+    sheet.entry(
+        "content",
+        format!("{} in {}", size(image.data_bytes), count(image.chunks, "chunk")),
+    );
+    sheet
+        .entry("stored", format!("{} in {}", size(image.stored_bytes), count(image.packs, "pack")));
     sheet.entry("table", partition_table(envelope.table.as_ref()));
     if let Some(partition) = envelope.grow {
         sheet.entry("grows", format!("partition {partition}, to the end of the disk"));
@@ -185,16 +189,17 @@ fn problem_line(problem: &Problem, out: &Out) -> String {
 
 fn check_line(report: &CheckReport, out: &Out) -> String {
     let CheckReport { images, packs, chunks, hashed_bytes, unneeded_packs, problems } = report;
-    let mut looked = format!("{images} images, {packs} packs, {chunks} chunks");
+    let counts = [(*images, "image"), (*packs, "pack"), (*chunks, "chunk")];
+    let mut looked = counts.map(|(number, thing)| count(number, thing)).join(", ");
     if *hashed_bytes > 0 {
         looked.push_str(&format!(", {} read and verified", size(*hashed_bytes)));
     }
     if *unneeded_packs > 0 {
-        looked.push_str(&format!(", {unneeded_packs} packs that nothing needs"));
+        looked.push_str(&format!(", {} that nothing needs", count(*unneeded_packs, "pack")));
     }
-    match problems.len() {
-        0 => format!("{} {looked}", out.paint(Tone::Good, "the store is whole:")),
-        1 => format!("{} {looked}", out.paint(Tone::Bad, "1 problem:")),
-        count => format!("{} {looked}", out.paint(Tone::Bad, &format!("{count} problems:"))),
-    }
+    let (verdict, tone) = match problems.len() as u64 {
+        0 => ("the store is whole".to_owned(), Tone::Good),
+        number => (count(number, "problem"), Tone::Bad),
+    };
+    format!("{} {looked}", out.paint(tone, &format!("{verdict}:")))
 }

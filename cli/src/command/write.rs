@@ -1,5 +1,6 @@
 //! `write`: an image onto a disk of this computer.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -36,7 +37,7 @@ struct Plan<'a> {
 /// `ingot write`.
 pub async fn write(args: &Write, context: &Context) -> anyhow::Result<()> {
     let what = || format!("cannot write {} to {}", args.reference, args.device.display());
-    let repo = std::sync::Arc::new(open(context).await?);
+    let repo = open(context).await?;
     let digest = repo.resolve(&args.reference).await.doing(what)?;
     let image = repo.details(&digest).await.doing(what)?;
     let plan = plan(args, &image).with_context(what)?;
@@ -99,7 +100,7 @@ fn plan_lines(plan: &Plan<'_>, out: &Out) -> Vec<String> {
 }
 
 async fn perform(
-    repo: &std::sync::Arc<Repo>,
+    repo: &Arc<Repo>,
     image: &ImageDetails,
     plan: &Plan<'_>,
     context: &Context,

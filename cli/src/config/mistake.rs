@@ -64,6 +64,7 @@ const LIKENESS_MIN: f64 = 0.7;
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
+    use proptest::prelude::*;
 
     use super::super::parse;
     use crate::render::error::as_text;
@@ -71,6 +72,15 @@ mod tests {
     fn check(text: &str, expect: Expect) {
         let error = parse(text, "ingot.toml").unwrap_err();
         expect.assert_eq(&as_text(&error, "error:", &|t| t.to_owned()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_parsed_or_explained(text in "[\\[\\]a-z=\"#.é \\n-]{0,60}") {
+            if let Err(error) = parse(&text, "x") {
+                as_text(&error, "", &|t| t.to_owned());
+            }
+        }
     }
 
     #[test]

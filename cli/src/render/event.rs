@@ -5,7 +5,7 @@ use std::time::Duration;
 use wire::admin::LogEntry;
 use wire::{EventKind, Outcome, Step};
 
-use super::human::{duration, percent, rate, size};
+use super::human::{count, duration, percent, rate, size};
 use super::words::step_word;
 use super::{Out, Tone};
 
@@ -90,12 +90,12 @@ pub fn plan_text(kind: &EventKind) -> String {
         return String::new();
     };
     format!(
-        "image {} to {disk}: {} of content, {} there already, {} to fetch in {requests} request{}",
+        "image {} to {disk}: {} of content, {} there already, {} to fetch in {}",
         image.short(),
         size(*image_bytes),
         size(*present_bytes),
         size(*fetch_bytes),
-        if *requests == 1 { "" } else { "s" }
+        count(*requests, "request")
     )
 }
 

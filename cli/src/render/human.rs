@@ -45,14 +45,13 @@ pub fn duration(elapsed: Duration) -> String {
 /// the date for what is older than a month.
 pub fn ago(then: Timestamp, now: Timestamp) -> String {
     let secs = now.as_second().saturating_sub(then.as_second());
-    let many = |n: i64, unit: &str| format!("{n} {unit}{} ago", if n == 1 { "" } else { "s" });
     match secs {
         i64::MIN..=-60 => then.strftime("%Y-%m-%d %H:%M UTC").to_string(),
         -59..5 => "just now".to_owned(),
         5..60 => format!("{secs} s ago"),
         60..3600 => format!("{} min ago", secs / 60),
         3600..86_400 => format!("{} h ago", secs / 3600),
-        86_400..2_678_400 => many(secs / 86_400, "day"),
+        86_400..2_678_400 => format!("{} ago", count(secs.unsigned_abs() / 86_400, "day")),
         _ => then.strftime("%Y-%m-%d").to_string(),
     }
 }
@@ -61,6 +60,11 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
 pub fn ago_ms(then_ms: u64, now: Timestamp) -> String {
     let then = i64::try_from(then_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     ago(then.unwrap_or(Timestamp::MAX), now)
+}
+
+/// So many things: `1 pack`, `3 packs`.
+pub fn count(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 /// A share in percent, rounded down; an empty whole is complete.
