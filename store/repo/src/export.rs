@@ -170,6 +170,10 @@ impl Target {
         if rustix::fs::fallocate(&self.file, flags, offset, bytes).is_ok() {
             return Ok(());
         }
+        self.write_zeros(offset, bytes)
+    }
+
+    fn write_zeros(&self, offset: u64, bytes: u64) -> io::Result<()> {
         let zeros = vec![0; ZEROS];
         let end = offset + bytes;
         let mut at = offset;
@@ -191,4 +195,59 @@ fn keep(temporary: tempfile::TempPath, path: &Path) -> io::Result<()> {
     temporary.persist(path).map_err(|error| error.error)?;
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of old bytes, written to as a device is.
+    fn device(len: usize) -> (tempfile::NamedTempFile, Target) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![0xff; len]).unwrap();
+        let target = Target { file: file.reopen().unwrap(), temporary: None };
+        (file, target)
+    }
+
+    fn write(target: Target, pieces: Vec<Option<Piece>>) -> io::Result<u64> {
+        let (send, receive) = mpsc::channel(pieces.len());
+        pieces.into_iter().for_each(|piece| send.try_send(piece).unwrap());
+        drop(send);
+        target.write(receive, Path::new("unused"))
+    }
+
+    #[test]
+    fn a_device_has_zeros_where_the_image_has_holes() {
+        let (file, target) = device(3 << 20);
+        let data = |offset, bytes: &'static [u8]| {
+            Some(Piece::Data { offset, bytes: bytes::Bytes::from_static(bytes) })
+        };
+        let hole = |offset, bytes| Some(Piece::Hole { offset, bytes });
+        let pieces = vec![data(0, b"abc"), hole(3, 2 << 20), data((2 << 20) + 3, b"d"), None];
+        assert_eq!(write(target, pieces).unwrap(), 4);
+        let mut expected = vec![0xff; 3 << 20];
+        expected[..(2 << 20) + 3].fill(0);
+        expected[..3].copy_from_slice(b"abc");
+        expected[(2 << 20) + 3] = b'd';
+        assert!(std::fs::read(file.path()).unwrap() == expected);
+    }
+
+    #[test]
+    fn zeros_are_written_where_a_device_cannot_clear_itself() {
+        let (file, target) = device(3 << 20);
+        target.write_zeros(5, (1 << 20) + 7).unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        let end = (1 << 20) + 12;
+        assert!(bytes[..5] == [0xff; 5] && bytes[end..].iter().all(|b| *b == 0xff));
+        assert!(bytes[5..end].iter().all(|b| *b == 0));
+    }
+
+    #[test]
+    fn a_reader_that_ends_early_is_an_error_and_a_small_device_is_noticed() {
+        let (_file, target) = device(10);
+        assert_eq!(target.too_small(11).unwrap(), Some(10));
+        assert_eq!(target.too_small(10).unwrap(), None);
+        let piece = Piece::Data { offset: 0, bytes: bytes::Bytes::from_static(b"x") };
+        assert!(write(target, vec![Some(piece)]).is_err());
+    }
 }
