@@ -163,9 +163,7 @@ impl Agent {
             order.run,
             order.attempt
         ));
-        let timing = Arc::clone(&report.timing);
-        let client =
-            Client::new(&self.server, self.options, timing).map_err(DeployError::Envelope)?;
+        let client = self.client().map_err(DeployError::Envelope)?;
         let candidates = inventory::disks(&self.roots);
         // Found out before the steps that it decides about, and told by the first of them.
         let chosen = choose(&candidates, &order.disk);
@@ -186,6 +184,16 @@ impl Agent {
         self.start(order.start, disk, &envelope)
     }
 
+    /// A client of the store that says what it has trouble with.
+    fn client(&self) -> Result<Client, FetchError> {
+        let report = self.report.clone();
+        let client = Client::new(&self.server, self.options, Arc::clone(&report.timing))?;
+        Ok(client.on_retry(move |error, wait| {
+            let (cause, secs) = (chain(error), wait.as_secs_f32());
+            report.say(&format!("store: {cause}; trying again in {secs:.1} s"));
+        }))
+    }
+
     fn failed_plan<T>(&self, error: DeployError) -> Result<T, DeployError> {
         self.report.step(Step::Plan, |_| Err(error))
     }
@@ -193,8 +201,7 @@ impl Agent {
     fn skip_installation(&self, disk: &str) {
         let reason = format!("the receipt on {disk} is equal");
         for step in [Step::Plan, Step::Transfer, Step::Verify, Step::Seal] {
-            let skipped = Done::Skipped((), reason.clone());
-            let _ = self.report.step(step, |_| Ok::<_, DeployError>(skipped));
+            self.report.skip(step, &reason);
         }
     }
 

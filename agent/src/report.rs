@@ -106,6 +106,19 @@ impl Report {
         })
     }
 
+    /// Notes that a step has nothing to do, and why. It never began: the
+    /// controller hears of its end only.
+    pub fn skip(&self, step: Step, reason: &str) {
+        self.say(&format!("{}: nothing to do: {reason}", name(step)));
+        self.event(EventKind::StepEnded {
+            step,
+            outcome: Outcome::Skipped { reason: reason.to_owned() },
+            elapsed_ms: 0,
+            received_bytes: 0,
+            written_bytes: 0,
+        });
+    }
+
     /// Says how far a step is, when it is time to.
     pub fn progress(&self, step: Step, meter: &mut Meter, done_bytes: u64, total_bytes: u64) {
         let now = self.timing.now();

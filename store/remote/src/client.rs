@@ -64,7 +64,11 @@ pub struct Client {
     pub(crate) options: Options,
     pub(crate) timing: Arc<dyn Timing>,
     received: AtomicU64,
+    on_retry: Option<Box<OnRetry>>,
 }
+
+/// Hears of a failure that is tried again after a wait.
+type OnRetry = dyn Fn(&FetchError, Duration) + Send + Sync;
 
 /// Most bytes read of an error's body.
 const ERROR_BYTES_MAX: u64 = 4096;
@@ -94,7 +98,17 @@ impl Client {
             .build();
         let http = ureq::Agent::new_with_config(config);
         let received = AtomicU64::new(0);
-        Ok(Client { base: base.to_owned(), http, options, timing, received })
+        Ok(Client { base: base.to_owned(), http, options, timing, received, on_retry: None })
+    }
+
+    /// Tells of each failure that is tried again, and after which wait; from
+    /// any of the threads that use the client.
+    pub fn on_retry(
+        mut self,
+        tell: impl Fn(&FetchError, Duration) + Send + Sync + 'static,
+    ) -> Client {
+        self.on_retry = Some(Box::new(tell));
+        self
     }
 
     /// Bytes of bodies received so far, all threads together.
@@ -204,7 +218,11 @@ impl Failures {
         if self.all >= options.tries || self.damaged >= options.tries_damaged {
             return Err(FetchError::GaveUp { tries: self.all, source: Box::new(error) });
         }
-        client.timing.sleep(options.backoff.delay(self.all, client.timing.random()));
+        let wait = options.backoff.delay(self.all, client.timing.random());
+        if let Some(tell) = &client.on_retry {
+            tell(&error, wait);
+        }
+        client.timing.sleep(wait);
         Ok(())
     }
 }
