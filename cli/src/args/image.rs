@@ -12,7 +12,7 @@ use wire::Reference;
 /// the base system are cached, so that a second build takes seconds.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    ingot build recipes/debian.toml -t debian:12\n  \
+    ingot build recipes/demo.toml -t demo:latest\n  \
     ingot build web.toml -t lab/web:stable -v    # with what the tools print\n  \
     ingot build web.toml -t web:new --refresh --keep-disk web.raw")]
 pub struct Build {

@@ -89,7 +89,7 @@ async fn run(settings: &Settings) -> anyhow::Result<()> {
     stop.cancel();
     let whole =
         served.await.context("the HTTP server ended in the middle; please report this")??;
-    if let Some(server) = server.and_then(Arc::into_inner) {
+    if let Some(server) = &server {
         server.stop().await;
     }
     db.close().await;
