@@ -143,8 +143,7 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
     }
     console.say("starting the installed OS");
     // A step that was told done can fail yet.
-    let failed = report.step(Step::Start, |_| Err::<Done<()>, _>(start::leave(exit)));
-    debug_assert!(failed.is_err());
+    let _ = report.step(Step::Start, |_| Err::<Done<()>, _>(start::leave(exit)));
     report.log.flush(LAST_WORDS);
     Exit::Reboot
 }
