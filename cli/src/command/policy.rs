@@ -107,6 +107,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_example_is_right() {
+        let report = Policy::check(include_str!("../../../examples/policy.toml"));
+        assert_eq!((report.rules.len(), report.problems), (3, vec![]));
+    }
+
+    #[test]
     fn reasons_stop_at_the_rule_that_decides() {
         let compared = |comparison: &str, reported, verdict| Compared {
             comparison: comparison.to_owned(),
