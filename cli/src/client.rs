@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::Agent;
+use ureq::http::Response;
+use ureq::{Agent, Body};
 use wire::admin::{LIST_MAX, LOG_WAIT_SECS_MAX};
 use wire::api::ErrorBody;
 
@@ -43,12 +45,29 @@ impl Server {
 
     /// Asks for `path`, which may have a query; `what` is the answer's name in messages.
     pub fn ask<T: DeserializeOwned>(&self, what: &str, path: &str) -> anyhow::Result<T> {
-        self.answer(path).with_context(|| format!("cannot get {what}"))
+        let url = format!("{}{path}", self.base);
+        let answered = self.agent.get(&url).call();
+        self.answer(&url, answered).with_context(|| format!("cannot get {what}"))
     }
 
-    fn answer<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+    /// Tells `path` something; `what` is what that changes, in messages.
+    pub fn tell<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
         let url = format!("{}{path}", self.base);
-        let mut response = self.agent.get(&url).call().map_err(|error| self.out_of_reach(error))?;
+        let answered = self.agent.post(&url).send_json(body);
+        self.answer(&url, answered).with_context(|| format!("cannot change {what}"))
+    }
+
+    fn answer<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        answered: Result<Response<Body>, ureq::Error>,
+    ) -> anyhow::Result<T> {
+        let mut response = answered.map_err(|error| self.out_of_reach(error))?;
         let status = response.status().as_u16();
         let body = response
             .body_mut()
@@ -57,7 +76,7 @@ impl Server {
             .read_to_vec()
             .map_err(|error| self.out_of_reach(error))?;
         if status != 200 {
-            return Err(refusal(status, &body, &url));
+            return Err(refusal(status, &body, url));
         }
         serde_json::from_slice(&body).context(
             Failure::new(Code::Failed, format!("the answer to {url} is not what was asked for"))

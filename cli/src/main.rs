@@ -63,6 +63,11 @@ fn run(command: &Command, context: &Context) -> anyhow::Result<Code> {
         Command::Boot(server::Boot::Assets(args)) => command::boot::assets(args, context)?,
         Command::Machine(fleet::Machine::Ls(args)) => command::machine::ls(args, context)?,
         Command::Machine(fleet::Machine::Show(args)) => command::machine::show(args, context)?,
+        Command::Machine(fleet::Machine::Label(args)) => command::machine::label(args, context)?,
+        Command::Machine(fleet::Machine::Hold(args)) => command::machine::hold(args, context)?,
+        Command::Machine(fleet::Machine::Release(args)) => {
+            command::machine::release(args, context)?;
+        }
         Command::Run(fleet::Run::Ls(args)) => command::run::ls(args, context)?,
         Command::Run(fleet::Run::Show(args)) => command::run::show(args, context)?,
         Command::Run(fleet::Run::Logs(args)) => command::logs::logs(args, context)?,

@@ -72,6 +72,29 @@ fn a_machine_that_no_rule_matches_holds_with_its_disk_untouched() -> Result<()> 
     Ok(())
 }
 
+fn restarts_into_its_disk(name: &str, firmware: Firmware, mac: &str) -> Result<()> {
+    let mut scene = Scene::new()?;
+    scene.site.policy(&support::rule("any", "", "demo:latest", "reboot"))?;
+    scene.site.serve()?;
+    let machine = scene.site.machine(name, firmware, mac, DISK_BYTES)?.start()?;
+    machine.console().wait_for("demo login:", BOOT_PATIENCE)?;
+    let said = scene.site.server_said();
+    ensure!(said.contains("decision=disk"), "the firmware never asked again:\n{said}");
+    let run = scene.only_run()?;
+    ensure!(run["state"] == "succeeded", "{run:#}");
+    Ok(())
+}
+
+#[test]
+fn a_rule_that_says_reboot_lets_the_bios_start_the_disk() -> Result<()> {
+    restarts_into_its_disk("rebios", Firmware::Bios, "52:54:00:1a:60:70")
+}
+
+#[test]
+fn a_rule_that_says_reboot_lets_uefi_start_the_disk() -> Result<()> {
+    restarts_into_its_disk("reuefi", Firmware::UefiPxe, "52:54:00:1a:60:71")
+}
+
 #[test]
 fn a_server_killed_while_a_machine_writes_loses_nothing() -> Result<()> {
     let mut scene = Scene::new()?;

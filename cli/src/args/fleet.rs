@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use wire::{MachineId, RunId};
 
-/// Look at the machines that have reported to the server
+/// See and steer the machines that have reported to the server
 #[derive(Debug, Subcommand)]
 pub enum Machine {
     Ls(MachineLs),
     Show(MachineShow),
+    Label(MachineLabel),
+    Hold(MachineHold),
+    Release(MachineRelease),
 }
 
 /// List the machines
@@ -32,6 +35,60 @@ pub struct MachineLs {}
 pub struct MachineShow {
     /// Machine to show, as `ingot machine ls` names it
     pub machine: MachineId,
+}
+
+/// Give a machine labels that policy rules can match on
+///
+/// A label is a word of yours, such as role, site or rack; a rule reads it as label.NAME. It counts
+/// from the machine's next check-in on.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot machine label m-4f6c20a1 role=web rack=r12\n  \
+    ingot machine label m-4f6c20a1 --remove rack")]
+pub struct MachineLabel {
+    /// Machine to label, as `ingot machine ls` names it
+    pub machine: MachineId,
+    /// Labels to set
+    #[arg(value_name = "NAME=VALUE", value_parser = label, required_unless_present = "remove")]
+    pub set: Vec<(String, String)>,
+    /// Label to take away; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub remove: Vec<String>,
+}
+
+/// Keep a machine waiting, whatever the policy says
+///
+/// At its next check-in the machine waits in the agent, its disk untouched, and shows the reason on
+/// its console. `ingot machine release` ends that.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot machine hold m-4f6c20a1 --reason 'memory is being replaced'")]
+pub struct MachineHold {
+    /// Machine to hold, as `ingot machine ls` names it
+    pub machine: MachineId,
+    /// Why, for the person in front of it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// Let a held machine go on
+///
+/// Ends a hold by an operator or for a doubtful identity, and forgets the failed attempts of the
+/// machine's last run, so that it is tried again.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot machine release m-4f6c20a1")]
+pub struct MachineRelease {
+    /// Machine to release, as `ingot machine ls` names it
+    pub machine: MachineId,
+}
+
+/// Parts `name=value`.
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE, such as role=web".to_owned()),
+    }
 }
 
 /// Follow what is done to machines

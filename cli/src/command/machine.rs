@@ -1,10 +1,14 @@
-//! `machine ls` and `machine show`.
+//! `machine`: see and steer.
 
 use jiff::Timestamp;
-use wire::admin::{MACHINES, MachineDetail, MachineList, MachineState, MachineSummary};
-use wire::{Disk, Nic};
+use serde::Serialize;
+use wire::admin::{
+    HOLD, HoldRequest, LABELS, LabelChange, MACHINES, MachineDetail, MachineList, MachineState,
+    MachineSummary, RELEASE,
+};
+use wire::{Disk, MachineId, Nic};
 
-use crate::args::fleet::{MachineLs, MachineShow};
+use crate::args::fleet::{MachineHold, MachineLabel, MachineLs, MachineRelease, MachineShow};
 use crate::client::{PAGE, Server};
 use crate::context::Context;
 use crate::render::human::{ago_ms, size};
@@ -35,6 +39,39 @@ pub fn show(args: &MachineShow, context: &Context) -> anyhow::Result<()> {
     let server = Server::new(context.server_url());
     let path = format!("{MACHINES}/{}", args.machine);
     let machine: MachineDetail = server.ask(&format!("machine {}", args.machine), &path)?;
+    if context.out.json {
+        return context.out.document(&machine);
+    }
+    context.out.lines(sheet(&machine, Timestamp::now()).lines(&context.out))
+}
+
+/// `ingot machine label`.
+pub fn label(args: &MachineLabel, context: &Context) -> anyhow::Result<()> {
+    let set = args.set.iter().cloned().collect();
+    let change = LabelChange { set, remove: args.remove.clone() };
+    steer(&args.machine, LABELS, &change, context)
+}
+
+/// `ingot machine hold`.
+pub fn hold(args: &MachineHold, context: &Context) -> anyhow::Result<()> {
+    steer(&args.machine, HOLD, &HoldRequest { reason: args.reason.clone() }, context)
+}
+
+/// `ingot machine release`.
+pub fn release(args: &MachineRelease, context: &Context) -> anyhow::Result<()> {
+    steer(&args.machine, RELEASE, &(), context)
+}
+
+/// Tells the server, and shows how the machine stands then.
+fn steer(
+    machine: &MachineId,
+    route: &str,
+    body: &impl Serialize,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let server = Server::new(context.server_url());
+    let path = format!("{MACHINES}/{machine}{route}");
+    let machine: MachineDetail = server.tell(&format!("machine {machine}"), &path, body)?;
     if context.out.json {
         return context.out.document(&machine);
     }

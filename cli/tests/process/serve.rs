@@ -163,6 +163,37 @@ fn it_serves_the_images_of_the_store() {
 }
 
 #[test]
+fn operators_label_hold_and_release_a_machine() {
+    let world = site();
+    world.file(
+        "policy.toml",
+        "[[rule]]\nname = 'web'\nwhen = \"label.role == 'web'\"\nimage = 'lab/web:1'\n",
+    );
+    let server = Server::start(&world);
+    let machine = server.check_in("ACME").machine;
+    let url = server.url.as_str();
+    let steer = |args: &[&str]| world.json([&["--server", url, "machine"][..], args].concat());
+    let told = || server.check_in("ACME").order;
+    assert!(matches!(told(), Order::Hold(_)), "no label, no rule");
+
+    let shown = steer(&["label", machine.as_str(), "role=web", "rack=r12"]);
+    assert_eq!(shown["labels"], json!({"rack": "r12", "role": "web"}));
+    assert!(matches!(told(), Order::Deploy(_)), "the label counts");
+    let shown = steer(&["label", machine.as_str(), "--remove", "rack"]);
+    assert_eq!(shown["labels"], json!({"role": "web"}));
+
+    let shown = steer(&["hold", machine.as_str(), "--reason", "memory is being replaced"]);
+    assert_eq!(shown["held"], "memory is being replaced");
+    let Order::Hold(hold) = told() else { panic!("not held") };
+    assert!(hold.reason.contains("memory is being replaced"), "{hold:?}");
+    assert_eq!(steer(&["release", machine.as_str()])["held"], Value::Null);
+    assert!(matches!(told(), Order::Deploy(_)), "released");
+    world.fails(3, ["--server", url, "machine", "release", "m-none"]);
+    world.fails(2, ["--server", url, "machine", "label", machine.as_str()]);
+    server.stop();
+}
+
+#[test]
 fn an_agent_is_told_what_the_policy_says_and_operators_see_it() {
     let world = site();
     let server = Server::start(&world);
