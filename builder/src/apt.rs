@@ -199,6 +199,8 @@ pub(crate) fn download(
     let stamp = downloaded.lists.join("ingot-updated");
     if refresh || older_than(&stamp, LISTS_AGE_MAX) {
         tool::run(&mut apt(&["update"]), log).map_err(AptError::Update)?;
+        // Packages that the archive no longer has will not be asked for again.
+        tool::run(&mut apt(&["autoclean"]), log).map_err(AptError::Update)?;
         fs::write(&stamp, "").map_err(at("write", &stamp))?;
     }
     let mut install = apt(&["--yes", "--download-only", "install"]);

@@ -29,6 +29,9 @@ pub const PACKAGES: [&str; 9] = [
     "zstd",
 ];
 
+/// Where apt keeps downloaded packages in a tree.
+const ARCHIVES: &str = "var/cache/apt/archives";
+
 /// Why there is no base.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
@@ -91,12 +94,17 @@ fn packages(base: &Base) -> Vec<&str> {
     names
 }
 
+/// mmdebstrap mounts `/sys` and devices into the tree it makes. In a mount
+/// namespace of its own, nothing of that is left when it is killed, and nobody
+/// who removes the tree can reach the host through it.
+///
 /// The cache of packages is on the same filesystem as the work folder: hard
 /// links bring packages in and out, each at once or not at all.
 fn mmdebstrap(base: &Base, work: &Path, debs: &Path, list: &Path) -> std::process::Command {
-    let mut command = tool::command("mmdebstrap", EPOCH);
+    let mut command = tool::command("unshare", EPOCH);
     apt::with_proxies(&mut command);
     command
+        .args(["--mount", "--pid", "--fork", "--kill-child", "mmdebstrap"])
         .env("TMPDIR", work)
         .env("DEBS", debs)
         .args(["--mode=root", "--variant=minbase", "--format=tar", "--architectures=amd64"])
@@ -108,14 +116,11 @@ fn mmdebstrap(base: &Base, work: &Path, debs: &Path, list: &Path) -> std::proces
         command.arg(format!("--aptopt={}", proxy.trim_end_matches(';')));
     }
     command
-        .arg(
-            "--setup-hook=mkdir -p \"$1/var/cache/apt/archives\" && find \"$DEBS\" -maxdepth 1 \
-             -name '*.deb' -exec ln -t \"$1/var/cache/apt/archives\" {} +",
-        )
-        .arg(
-            "--customize-hook=find \"$1/var/cache/apt/archives\" -maxdepth 1 -name '*.deb' \
-             -exec sh -c 'for deb; do ln \"$deb\" \"$DEBS\" 2>/dev/null || :; done' sh {} +",
-        )
+        .arg(format!(
+            "--setup-hook=mkdir -p \"$1/{ARCHIVES}\"; {}",
+            link("$DEBS", &format!("$1/{ARCHIVES}"))
+        ))
+        .arg(format!("--customize-hook={}", link(&format!("$1/{ARCHIVES}"), "$DEBS")))
         // mmdebstrap leaves its settings for later package work; ours are not the system's.
         .arg(
             "--customize-hook=rm -f \"$1/etc/apt/apt.conf.d/99mmdebstrap\" \
@@ -125,4 +130,14 @@ fn mmdebstrap(base: &Base, work: &Path, debs: &Path, list: &Path) -> std::proces
         .arg("-")
         .arg(list);
     command
+}
+
+/// A hook that links every package of one folder into another. One that is
+/// there already, or was just deleted by another build, is left.
+fn link(from: &str, to: &str) -> String {
+    format!(
+        "find \"{from}\" -maxdepth 1 -name '*.deb' -exec sh -c \
+         'to=$1; shift; for deb; do ln \"$deb\" \"$to\" 2>/dev/null || :; done' \
+         sh \"{to}\" {{}} +"
+    )
 }

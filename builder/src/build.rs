@@ -247,7 +247,7 @@ impl<'a> Build<'a> {
             return Ok(root);
         }
         let root = self.work.join("root");
-        tree::restore(tree.place, &root, log)?;
+        tree::restore(tree.place, &tree.layer, &root, log)?;
         Ok(root)
     }
 

@@ -2,9 +2,11 @@
 //! partitions a raw disk that boots by BIOS and by UEFI.
 //!
 //! [`build`] hands over a [`BuiltImage`]: the disk as a file and all that a store
-//! wants to know of it. Everything here blocks. No image is mounted and no loop device used. What a recipe or a
-//! package brings runs in a sandbox without network. The same recipe and the
-//! same packages give the same bytes: see `docs/recipe.md` for what that takes.
+//! wants to know of it. Everything here blocks. No image is
+//! mounted and no loop device used. The steps of a recipe run in a sandbox
+//! without network; the base tree is mmdebstrap's, in a chroot. The same recipe
+//! and the same packages give the same bytes: see `docs/recipe.md` for what
+//! that takes.
 //!
 //! What it is not: it neither knows machines and policy nor decides what is
 //! built when; that is the controller's.

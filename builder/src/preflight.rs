@@ -14,7 +14,7 @@ pub struct Missing {
 }
 
 /// Programs and the Debian packages that have them.
-const TOOLS: [(&str, &str); 15] = [
+const TOOLS: [(&str, &str); 16] = [
     ("apt-config", "apt"),
     ("apt-get", "apt"),
     ("bwrap", "bubblewrap"),
@@ -30,6 +30,7 @@ const TOOLS: [(&str, &str); 15] = [
     ("sh", "dash"),
     ("tar", "tar"),
     ("tune2fs", "e2fsprogs"),
+    ("unshare", "util-linux"),
 ];
 
 /// Files and the Debian packages that have them.
