@@ -123,7 +123,8 @@ impl Controller {
         self.announce();
         let answer = CheckedIn { machine: record.id, order: order.unwrap_or_else(wait) };
         self.metrics.checked_in(&answer, new);
-        tracing::info!(machine = %answer.machine, boot = asked.boot, new, order = ?answer.order, "check-in");
+        let told = told(&answer.order);
+        tracing::info!(machine = %answer.machine, boot = asked.boot, new, told, "check-in");
         Ok(Some(answer))
     }
 
@@ -188,4 +189,15 @@ fn installed(inventory: &Inventory) -> Vec<Digest> {
 fn wait() -> Order {
     let reason = "the controller has no order yet".to_owned();
     Order::Hold(HoldOrder { reason, retry_secs: HOLD_RETRY_SECS })
+}
+
+/// An order in words for the log.
+fn told(order: &Order) -> String {
+    match order {
+        Order::Deploy(order) => {
+            format!("run {} ({}), attempt {}", order.reference, order.image.short(), order.attempt)
+        }
+        Order::Hold(hold) => format!("hold: {}", hold.reason),
+        Order::Unknown => "hold".to_owned(),
+    }
 }
