@@ -12,7 +12,7 @@ use crate::console::printable;
 use crate::controller::{Controller, ControllerError};
 use crate::install::{InstallError, Job, install, objection};
 use crate::inventory::{self, Candidate, Roots};
-use crate::report::{Done, Report, chain};
+use crate::report::{Report, chain};
 use crate::start::{self, Exit, LoadError};
 use crate::target::Disk;
 
@@ -244,12 +244,10 @@ impl Agent {
             Start::Kexec => self.report.step(Step::Start, |_| {
                 let os = start::read(&disk.path, envelope)?;
                 start::load(&os)?;
-                Ok::<_, LoadError>(Done::Done(Exit::Kexec))
+                Ok::<_, LoadError>(Exit::Kexec)
             }),
-            Start::PowerOff => self.report.step(Step::Start, |_| Ok(Done::Done(Exit::PowerOff))),
-            Start::Reboot | Start::Unknown => {
-                self.report.step(Step::Start, |_| Ok(Done::Done(Exit::Reboot)))
-            }
+            Start::PowerOff => self.report.step(Step::Start, |_| Ok(Exit::PowerOff)),
+            Start::Reboot | Start::Unknown => self.report.step(Step::Start, |_| Ok(Exit::Reboot)),
         };
         let exit = exit.unwrap_or_else(|_| {
             self.report.say("the installed OS cannot be started from here: restarting the machine");

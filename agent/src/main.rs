@@ -13,7 +13,7 @@ use agent::controller::Controller;
 use agent::events::EventLog;
 use agent::inventory::{self, Roots};
 use agent::net::Network;
-use agent::report::{Done, Report};
+use agent::report::Report;
 use agent::start::{self, Exit};
 use agent::uevent::Uevents;
 use store_remote::{Options, SystemTiming, Timing};
@@ -116,7 +116,7 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
         server: config.server.clone(),
         timing: Arc::clone(&report.timing),
     });
-    let up = || Ok::<_, std::convert::Infallible>(Done::Done(network.bring_up(&|l| report.say(l))));
+    let up = || Ok::<_, std::convert::Infallible>(network.bring_up(&|l| report.say(l)));
     let Ok(connected) = report.step(Step::Network, |_| up());
     let booted = Some(connected.link.name.clone());
     let keeper = report.clone();
@@ -143,7 +143,7 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
     }
     console.say("starting the installed OS");
     // A step that was told done can fail yet.
-    let _ = report.step(Step::Start, |_| Err::<Done<()>, _>(start::leave(exit)));
+    let _ = report.step(Step::Start, |_| Err::<(), _>(start::leave(exit)));
     report.log.flush(LAST_WORDS);
     Exit::Reboot
 }
@@ -158,7 +158,7 @@ fn find_hardware(roots: &Roots, report: &Report) {
         for disk in inventory::disks(roots) {
             say(&format!("disk: {}", agent::choose::describe(&disk)));
         }
-        Ok::<_, std::convert::Infallible>(Done::Done(()))
+        Ok::<_, std::convert::Infallible>(())
     });
     let Ok(()) = found;
 }

@@ -39,15 +39,6 @@ impl Tally {
     }
 }
 
-/// How a step ended well.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Done<T> {
-    /// It did something.
-    Done(T),
-    /// There was nothing to do, and why.
-    Skipped(T, String),
-}
-
 impl Report {
     /// A line on every console and in the log.
     pub fn say(&self, line: &str) {
@@ -66,15 +57,14 @@ impl Report {
     pub fn step<T, E: Error + 'static>(
         &self,
         step: Step,
-        work: impl FnOnce(&Tally) -> Result<Done<T>, E>,
+        work: impl FnOnce(&Tally) -> Result<T, E>,
     ) -> Result<T, E> {
         let started = self.timing.now();
         self.event(EventKind::StepStarted { step });
         let tally = Tally::default();
         let result = work(&tally);
         let outcome = match &result {
-            Ok(Done::Done(_)) => Outcome::Done,
-            Ok(Done::Skipped(_, reason)) => Outcome::Skipped { reason: reason.clone() },
+            Ok(_) => Outcome::Done,
             Err(error) => Outcome::Failed { cause: chain(error) },
         };
         let elapsed = self.timing.now().saturating_sub(started);
@@ -88,7 +78,6 @@ impl Report {
             }
         };
         let how = match &outcome {
-            Outcome::Skipped { reason } => format!("nothing to do: {reason}"),
             Outcome::Failed { cause } => format!("FAILED: {cause}"),
             _ => format!("done in {}.{} s{moved}", seconds / 1000, seconds % 1000 / 100),
         };
@@ -101,9 +90,7 @@ impl Report {
             received_bytes,
             written_bytes,
         });
-        result.map(|done| match done {
-            Done::Done(value) | Done::Skipped(value, _) => value,
-        })
+        result
     }
 
     /// Notes that a step has nothing to do, and why. It never began: the

@@ -27,7 +27,7 @@ use wire::{DeployOrder, EventKind, MachineId, Receipt, ReceiptState, Step};
 
 use crate::progress::size;
 use crate::receipt::{self, ReceiptError};
-use crate::report::{Done, Report, Tally};
+use crate::report::{Report, Tally};
 use crate::target::Target;
 
 /// What an installation needs.
@@ -114,16 +114,16 @@ struct Planned {
 /// Installs. Events tell each step.
 pub fn install(job: &Job<'_>) -> Result<(), InstallError> {
     let report = job.report;
-    let planned = report.step(Step::Plan, |tally| job.plan(tally).map(Done::Done))?;
+    let planned = report.step(Step::Plan, |tally| job.plan(tally))?;
     let disk = Withheld::new(job.target, &planned.layout);
-    report.step(Step::Transfer, |tally| job.transfer(&planned, &disk, tally).map(Done::Done))?;
+    report.step(Step::Transfer, |tally| job.transfer(&planned, &disk, tally))?;
     report.step(Step::Verify, |_| {
         let verified = verify::verify(&planned.image, &disk, report);
         // What is cached must not look right to the next try when the medium is not.
         job.target.drop_cache().map_err(InstallError::Flush)?;
-        Ok::<_, InstallError>(Done::Done(verified?))
+        verified.map_err(InstallError::from)
     })?;
-    report.step(Step::Seal, |tally| job.seal(&planned, &disk, tally).map(Done::Done))
+    report.step(Step::Seal, |tally| job.seal(&planned, &disk, tally))
 }
 
 impl Job<'_> {
