@@ -4,7 +4,7 @@
 set -eu
 
 build="gcc libc6-dev make git ca-certificates"
-image="mmdebstrap e2fsprogs dosfstools mtools grub-pc-bin grub-efi-amd64-bin grub-common
+image="debian-archive-keyring mmdebstrap e2fsprogs dosfstools mtools grub-pc-bin grub-efi-amd64-bin grub-common
   bubblewrap binutils xz-utils zstd"
 loader="systemd-boot-efi"
 vm="qemu-system-x86 qemu-utils ovmf ipxe-qemu seabios iproute2"
