@@ -28,13 +28,27 @@ pub struct Binaries {
 
 /// Builds both.
 pub fn run(args: &Args) -> Result<Binaries> {
-    let (profile, folder) = if args.release { ("release", "release") } else { ("dev", "debug") };
-    run_command(cargo().args(["build", "--locked", "--profile", profile, "-p", "cli"]))?;
-    let agent = ["build", "--locked", "--config", "agent/static.toml", "--profile", profile];
-    run_command(cargo().args(agent).args(["-p", "agent", "--target", AGENT_TARGET]))?;
-    let target = tests_rig::target_dir();
+    run_command(cargo().args(["build", "--locked", "--profile", args.profile(), "-p", "cli"]))?;
     Ok(Binaries {
-        ingot: target.join(folder).join("ingot"),
-        agent: target.join(AGENT_TARGET).join(folder).join("ingot-agent"),
+        ingot: tests_rig::target_dir().join(args.folder()).join("ingot"),
+        agent: agent(args)?,
     })
+}
+
+/// Builds the static agent.
+pub fn agent(args: &Args) -> Result<PathBuf> {
+    let arguments = ["build", "--locked", "--config", "agent/static.toml", "-p", "agent"];
+    let target = ["--target", AGENT_TARGET, "--profile", args.profile()];
+    run_command(cargo().args(arguments).args(target))?;
+    Ok(tests_rig::target_dir().join(AGENT_TARGET).join(args.folder()).join("ingot-agent"))
+}
+
+impl Args {
+    fn profile(&self) -> &'static str {
+        if self.release { "release" } else { "dev" }
+    }
+
+    fn folder(&self) -> &'static str {
+        if self.release { "release" } else { "debug" }
+    }
 }

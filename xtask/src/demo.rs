@@ -64,18 +64,18 @@ pub fn run(args: &Args) -> Result<()> {
     let binaries = build::run(&build::Args { release: true })?;
     let product = Product { ingot: binaries.ingot, agent: binaries.agent };
 
-    title("build the image that the machine will get");
-    let store = cache.join("store");
     let path = |path: &Path| path.to_string_lossy().into_owned();
-    show(
-        &product,
-        &["build", &path(&recipe("demo")), "-t", "demo:latest", "--store", &path(&store)],
-    )?;
-    show(&product, &["show", "demo:latest", "--store", &path(&store)])?;
+    let (store, assets) = (cache.join("store"), cache.join("boot"));
+    let kept = path(&cache.join("cache"));
+    let ingot = |arguments: &[&str]| show(&product, &[arguments, &["--cache", &kept]].concat());
+
+    title("build the image that the machine will get");
+    let recipe = path(&recipe("demo"));
+    ingot(&["build", &recipe, "-t", "demo:latest", "--store", &path(&store)])?;
+    ingot(&["show", "demo:latest", "--store", &path(&store)])?;
 
     title("pack the loader: a Debian kernel, its drivers, the agent");
-    let assets = cache.join("boot");
-    show(&product, &["boot", "assets", "--agent", &path(&product.agent), "--out", &path(&assets)])?;
+    ingot(&["boot", "assets", "--agent", &path(&product.agent), "--out", &path(&assets)])?;
 
     title("start the server in a network of its own");
     let folder = tempfile::tempdir_in(&cache)?;
@@ -98,8 +98,9 @@ pub fn run(args: &Args) -> Result<()> {
     drop(server);
     site.stop_server()?;
     title("summary");
-    Summary { first, second, total: begun.elapsed() }.print();
-    Ok(())
+    let summary = Summary { first, second, total: begun.elapsed() };
+    summary.print();
+    summary.check()
 }
 
 /// Switches the machine on, shows its console until the login prompt, and off again.

@@ -27,7 +27,7 @@ enum Tasks {
     Test(test::Args),
     /// Build `ingot` and the static agent
     Build(build::Args),
-    /// Print the size of the agent and of what machines boot, against their budgets
+    /// Print the sizes of the two binaries; the agent has a budget
     Size,
 }
 

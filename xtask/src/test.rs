@@ -23,12 +23,20 @@ pub fn run(args: &Args) -> Result<()> {
         let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
         run_command(cargo().args(clippy))?;
     }
-    build::run(&build::Args { release: false })?;
-    let everything = ["--workspace".to_owned()];
-    let chosen = if args.nextest.is_empty() { &everything[..] } else { &args.nextest };
-    run_command(cargo().args(["nextest", "run", "--locked"]).args(chosen))?;
+    let everything = args.nextest.is_empty();
+    let profile = build::Args { release: false };
+    if everything {
+        // `ingot` itself is built for the tests of the command line, in the
+        // features of the whole workspace; asking for it alone would build
+        // every dependency twice.
+        build::agent(&profile)?;
+        run_command(cargo().args(["nextest", "run", "--locked", "--workspace"]))?;
+    } else {
+        build::run(&profile)?;
+        run_command(cargo().args(["nextest", "run", "--locked"]).args(&args.nextest))?;
+    }
     // nextest does not run documentation examples.
-    if args.nextest.is_empty() {
+    if everything {
         run_command(cargo().args(["test", "--locked", "--quiet", "--workspace", "--doc"]))?;
     }
     Ok(())

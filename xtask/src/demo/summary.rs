@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 /// One power-on, from the switch to the login prompt.
@@ -46,6 +47,18 @@ impl Summary {
             mib(saved)
         );
         println!("the whole demo took {}", seconds(self.total));
+    }
+
+    /// Fails unless the first power-on installed and the second moved nothing.
+    pub fn check(&self) -> Result<()> {
+        let state = |on: &PowerOn| on.detail["state"].as_str().unwrap_or("?").to_owned();
+        let (first, second) = (state(&self.first), state(&self.second));
+        ensure!(first == "succeeded", "the first run ended as {first}");
+        ensure!(second == "already-installed", "the second run ended as {second}");
+        ensure!(self.first.image_bytes_sent > 0, "the server counted no image byte");
+        let again = self.second.image_bytes_sent;
+        ensure!(again == 0, "the second power-on moved {again} bytes of the image");
+        Ok(())
     }
 
     fn row(&self, name: &str, value: impl Fn(&PowerOn) -> String) {
