@@ -29,8 +29,10 @@ impl Stock {
     /// The images `demo:latest` and `web:latest` of the recipes in the tree, and
     /// boot assets with the small kernel for virtual machines.
     pub fn for_tests(product: &Product) -> Result<Stock> {
-        let ingot = fingerprint(&product.ingot)?;
-        let store = cached(&format!("store-{ingot}"), |store| {
+        let ingot = fingerprint(&[&product.ingot])?;
+        let recipes = ["demo", "web"].map(recipe);
+        let made = fingerprint(&[&product.ingot, &recipes[0], &recipes[1]])?;
+        let store = cached(&format!("store-{made}"), |store| {
             let store = store.to_string_lossy();
             for name in ["demo", "web"] {
                 let recipe = recipe(name);
@@ -46,7 +48,7 @@ impl Stock {
             }
             Ok(())
         })?;
-        let agent = fingerprint(&product.agent)?;
+        let agent = fingerprint(&[&product.agent])?;
         let assets = cached(&format!("assets-{ingot}-{agent}"), |assets| {
             let (agent, out) = (product.agent.to_string_lossy(), assets.to_string_lossy());
             let kernel = ["--kernel", "linux-image-cloud-amd64"];
@@ -70,11 +72,13 @@ impl Stock {
     }
 }
 
-/// Tells one build of a binary from another.
-fn fingerprint(binary: &Path) -> Result<String> {
-    let bytes =
-        std::fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+/// Tells one state of these files from another.
+fn fingerprint(files: &[&Path]) -> Result<String> {
     let mut hasher = std::hash::DefaultHasher::new();
-    bytes.hash(&mut hasher);
+    for file in files {
+        let bytes =
+            std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        bytes.hash(&mut hasher);
+    }
     Ok(format!("{:016x}", hasher.finish()))
 }

@@ -34,8 +34,10 @@ fn two_machines_at_once_get_the_images_that_policy_gives_them() -> Result<()> {
     scene.site.serve()?;
     let blade =
         scene.site.machine("blade", Firmware::Bios, "52:54:00:1a:60:20", DISK_BYTES)?.start()?;
-    let tower =
-        scene.site.machine("tower", Firmware::Bios, "52:54:00:1a:60:21", DISK_BYTES)?.start()?;
+    let tower = scene
+        .site
+        .machine("tower", Firmware::UefiHttp, "52:54:00:1a:60:21", DISK_BYTES)?
+        .start()?;
     blade.console().wait_for("web login:", BOOT_PATIENCE)?;
     tower.console().wait_for("demo login:", BOOT_PATIENCE)?;
     let mut got: Vec<_> = Vec::new();
