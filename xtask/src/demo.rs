@@ -14,6 +14,7 @@ use tests::{BOOT_PATIENCE, Product, Site, recipe};
 use tests_rig::{Firmware, Vm, VmRun, target_dir};
 
 use crate::build;
+use crate::supervise::{is_child, supervise};
 use live::Live;
 use summary::{PowerOn, Summary};
 
@@ -54,11 +55,15 @@ when = "system.manufacturer == 'Ingot Test' and memory.usable >= 256MiB"
 image = "demo:latest"
 "#;
 
-/// Runs it.
+/// Runs it, and leaves nothing but its cache however it ends.
 pub fn run(args: &Args) -> Result<()> {
-    let begun = Instant::now();
     let cache = target_dir().join("demo");
     std::fs::create_dir_all(&cache)?;
+    if is_child() { show_all(args, &cache) } else { supervise(&cache) }
+}
+
+fn show_all(args: &Args, cache: &Path) -> Result<()> {
+    let begun = Instant::now();
 
     title("build ingot");
     let binaries = build::run(&build::Args { release: true })?;
@@ -78,7 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
     ingot(&["boot", "assets", "--agent", &path(&product.agent), "--out", &path(&assets)])?;
 
     title("start the server in a network of its own");
-    let folder = tempfile::tempdir_in(&cache)?;
+    let folder = tempfile::tempdir()?;
     let mut site = Site::new(&product, &store, &assets, folder.path())?;
     site.policy(POLICY)?;
     println!("the policy:{POLICY}");

@@ -6,6 +6,7 @@ mod build;
 mod demo;
 mod shell;
 mod size;
+mod supervise;
 mod test;
 
 use anyhow::Result;
