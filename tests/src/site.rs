@@ -72,9 +72,15 @@ impl Site {
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Replaces the policy.
+    /// Replaces the policy, as a whole and with a time stamp that is not new: the server
+    /// leaves a file alone that may still be being written.
     pub fn policy(&self, text: &str) -> Result<()> {
-        self.write("policy.toml", text)
+        self.write("policy.new", text)?;
+        let new = self.path("policy.new");
+        let a_while_ago = std::time::SystemTime::now() - Duration::from_secs(60);
+        std::fs::File::options().write(true).open(&new)?.set_modified(a_while_ago)?;
+        std::fs::rename(&new, self.path("policy.toml"))?;
+        Ok(())
     }
 
     /// Starts the server and waits until it answers.
