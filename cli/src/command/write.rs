@@ -29,6 +29,8 @@ struct Plan<'a> {
     image_bytes: u64,
     /// Of these, bytes that are not zeros.
     data_bytes: u64,
+    /// Bytes at the disk's end, behind the image, that become zeros.
+    cleared_bytes: u64,
     /// Bytes of the disk behind the image, which are left as they are.
     untouched_bytes: u64,
     disk: Disk,
@@ -64,7 +66,7 @@ pub async fn write(args: &Write, context: &Context) -> anyhow::Result<()> {
 fn plan<'a>(args: &'a Write, image: &ImageDetails) -> anyhow::Result<Plan<'a>> {
     let disk = disk::inspect(&args.device)?;
     let image_bytes = image.envelope.disk_bytes;
-    let Some(untouched_bytes) = disk.size_bytes.checked_sub(image_bytes) else {
+    let Some(behind_bytes) = disk.size_bytes.checked_sub(image_bytes) else {
         let found = size(disk.size_bytes);
         let what = format!("the disk has {found} and the image needs {}", size(image_bytes));
         let next = match disk.block_device {
@@ -73,12 +75,14 @@ fn plan<'a>(args: &'a Write, image: &ImageDetails) -> anyhow::Result<Plan<'a>> {
         };
         return Err(Failure::new(Code::Refused, what).next(next).into());
     };
+    let cleared_bytes = disk::cleared_bytes(disk.size_bytes, image_bytes);
     Ok(Plan {
         reference: &args.reference,
         image: image.digest,
         image_bytes,
         data_bytes: image.data_bytes,
-        untouched_bytes,
+        cleared_bytes,
+        untouched_bytes: behind_bytes - cleared_bytes,
         disk,
     })
 }
@@ -93,8 +97,13 @@ fn plan_lines(plan: &Plan<'_>, out: &Out) -> Vec<String> {
     let zeros = plan.image_bytes.saturating_sub(plan.data_bytes);
     sheet
         .entry("writes", format!("{} of content, {} of zeros", size(plan.data_bytes), size(zeros)));
+    if plan.cleared_bytes > 0 {
+        let cleared = size(plan.cleared_bytes);
+        sheet.entry("clears", format!("the last {cleared}: an old partition table may be there"));
+    }
     if plan.untouched_bytes > 0 {
-        sheet.entry("leaves", format!("the last {} as they are", size(plan.untouched_bytes)));
+        let left = size(plan.untouched_bytes);
+        sheet.entry("leaves", format!("{left} behind the image as they are"));
     }
     sheet.lines(out)
 }
@@ -109,7 +118,10 @@ async fn perform(
     let total = Some(plan.image_bytes);
     let reporter = Reporter::new(&context.out);
     let mut pieces = repo.read(&image.digest).await.doing(|| "cannot read the image")?;
-    let mut writer = Writer::begin(disk::open(&plan.disk)?, &image.envelope)?;
+    let mut writer = {
+        let file = disk::open(&plan.disk)?;
+        Writer::begin(file, plan.disk.size_bytes, &image.envelope)?
+    };
     reporter.step("writing");
     while let Some(piece) = pieces.try_next().await.doing(|| "cannot read the image")? {
         writer.write(&piece)?;

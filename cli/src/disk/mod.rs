@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::exit::{Code, Failure};
 use usage::Number;
-pub use write::Writer;
+pub use write::{Writer, cleared_bytes};
 
 /// A disk that may be written to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

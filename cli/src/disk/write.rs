@@ -1,8 +1,9 @@
 //! Writing an image to a disk and proving that it is there.
 //!
-//! The first MiB, without which nothing starts from the disk, is zero from the
-//! first write on and is written last, after everything else was read back and
-//! compared: a disk whose writing was interrupted never boots half an OS.
+//! Nothing starts from a disk without its first MiB or, where firmware falls
+//! back to the second partition table, its last. Both are zero from the first
+//! write on, and the image's own come last, after everything else was read back
+//! and compared: a disk whose writing was interrupted never boots half an OS.
 
 use std::fs::File;
 use std::io;
@@ -16,8 +17,9 @@ use store_repo::Piece;
 
 use crate::exit::{Code, Failure};
 
-/// What is withheld until the rest is proven: boot code and partition tables.
-const HEAD: u64 = 1 << 20;
+/// What is cleared and withheld at either end until the rest is proven: boot
+/// code and partition tables.
+const EDGE: u64 = 1 << 20;
 /// Bytes moved at a time.
 const BUFFER: usize = 1 << 20;
 static ZEROS: [u8; BUFFER] = [0; BUFFER];
@@ -27,16 +29,35 @@ static ZEROS: [u8; BUFFER] = [0; BUFFER];
 pub struct Writer {
     file: File,
     head: Vec<u8>,
+    tail: Vec<u8>,
+    /// Where in the image the tail begins.
+    tail_start: u64,
     done_bytes: u64,
 }
 
+/// Bytes behind an image that are cleared: the part of the disk's last MiB that
+/// the image does not reach, where an old second partition table may be.
+pub fn cleared_bytes(disk_bytes: u64, image_bytes: u64) -> u64 {
+    disk_bytes.saturating_sub(image_bytes).min(EDGE)
+}
+
 impl Writer {
-    /// Makes the disk unbootable; from here on it is the image's.
-    pub fn begin(file: File, envelope: &Envelope) -> anyhow::Result<Writer> {
-        let head = vec![0; usize::try_from(HEAD.min(envelope.disk_bytes))?];
-        file.write_all_at(&head, 0).context("cannot clear the first MiB")?;
-        file.sync_data().context("cannot clear the first MiB")?;
-        Ok(Writer { file, head, done_bytes: 0 })
+    /// Makes the disk of `disk_bytes` unbootable; from here on it is the image's.
+    pub fn begin(file: File, disk_bytes: u64, envelope: &Envelope) -> anyhow::Result<Writer> {
+        let image_bytes = envelope.disk_bytes;
+        let head = vec![0; usize::try_from(EDGE.min(image_bytes))?];
+        let tail = vec![0; usize::try_from(EDGE.min(image_bytes - head.len() as u64))?];
+        let tail_start = image_bytes - tail.len() as u64;
+        let writer = Writer { file, head, tail, tail_start, done_bytes: 0 };
+        writer.clear(disk_bytes).context("cannot clear the first and the last MiB")?;
+        Ok(writer)
+    }
+
+    fn clear(&self, disk_bytes: u64) -> io::Result<()> {
+        self.file.write_all_at(&self.head, 0)?;
+        self.file.write_all_at(&self.tail, self.tail_start)?;
+        self.zeros(disk_bytes.saturating_sub(EDGE)..disk_bytes)?;
+        self.file.sync_data()
     }
 
     /// Bytes of the image dealt with so far.
@@ -53,7 +74,10 @@ impl Writer {
         };
         match piece {
             Piece::Data { bytes, .. } => self.data(offset, bytes),
-            Piece::Hole { .. } => self.zeros(offset.max(HEAD)..offset + bytes),
+            Piece::Hole { .. } => {
+                let head = self.head.len() as u64;
+                self.zeros(offset.max(head)..self.tail_start.min(offset + bytes))
+            }
         }
         .with_context(|| format!("cannot write at byte {offset}"))?;
         self.done_bytes = offset + bytes;
@@ -61,12 +85,12 @@ impl Writer {
     }
 
     fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let withheld = usize::try_from(HEAD.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let (head, rest) = bytes.split_at(bytes.len().min(withheld));
-        if !head.is_empty() {
-            let start = usize::try_from(offset).map_err(io::Error::other)?;
-            self.head[start..start + head.len()].copy_from_slice(head);
-        }
+        let until = |edge: u64| usize::try_from(edge.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (rest, tail) = bytes.split_at(bytes.len().min(until(self.tail_start)));
+        let (head, rest) = rest.split_at(rest.len().min(until(self.head.len() as u64)));
+        withhold(&mut self.head, offset, head)?;
+        let tail_offset = (offset + (head.len() + rest.len()) as u64).max(self.tail_start);
+        withhold(&mut self.tail, tail_offset - self.tail_start, tail)?;
         self.file.write_all_at(rest, offset + head.len() as u64)
     }
 
@@ -80,17 +104,26 @@ impl Writer {
         Ok(())
     }
 
-    /// Reads everything back past the cache and compares, then writes the
-    /// first MiB and proves that too. `progress` is told the bytes compared.
+    /// Reads everything back past the cache and compares, then writes the last
+    /// MiB and the first, and proves them too. `progress` is told the bytes
+    /// compared.
     pub fn seal(self, envelope: &Envelope, progress: &dyn Fn(u64)) -> anyhow::Result<()> {
         self.settle()?;
         self.compare(envelope, progress)?;
-        self.file.write_all_at(&self.head, 0).context("cannot write the first MiB")?;
+        self.edge("the image's last MiB", &self.tail, self.tail_start)?;
+        self.edge("the first MiB", &self.head, 0)
+    }
+
+    /// Writes what was withheld and proves it.
+    fn edge(&self, name: &str, bytes: &[u8], at: u64) -> anyhow::Result<()> {
+        self.file.write_all_at(bytes, at).with_context(|| format!("cannot write {name}"))?;
         self.settle()?;
-        let mut found = vec![0; self.head.len()];
-        self.file.read_exact_at(&mut found, 0).context("cannot read the first MiB back")?;
-        if found != self.head {
-            bail!(differs("the first MiB"));
+        let mut found = vec![0; bytes.len()];
+        self.file
+            .read_exact_at(&mut found, at)
+            .with_context(|| format!("cannot read {name} back"))?;
+        if found != bytes {
+            bail!(differs(name));
         }
         Ok(())
     }
@@ -108,7 +141,8 @@ impl Writer {
             let end = region.start + region.bytes;
             let mut at = region.start;
             while at < end {
-                let edge = if at < HEAD { end.min(HEAD) } else { end };
+                let edges = [self.head.len() as u64, self.tail_start];
+                let edge = edges.into_iter().find(|edge| at < *edge).unwrap_or(end).min(end);
                 let len = usize::try_from(edge - at).map_or(BUFFER, |left| left.min(BUFFER));
                 self.read(&mut buffer[..len], at)
                     .with_context(|| format!("cannot read back at byte {at}"))?;
@@ -125,13 +159,28 @@ impl Writer {
 
     /// What is on the disk, or still withheld.
     fn read(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
-        if at >= HEAD {
-            return self.file.read_exact_at(buffer, at);
-        }
-        let start = usize::try_from(at).map_err(io::Error::other)?;
-        buffer.copy_from_slice(&self.head[start..start + buffer.len()]);
+        let (withheld, from) = match at {
+            at if at < self.head.len() as u64 => (&self.head, at),
+            at if at < self.tail_start => return self.file.read_exact_at(buffer, at),
+            at => (&self.tail, at - self.tail_start),
+        };
+        let start = usize::try_from(from).map_err(io::Error::other)?;
+        buffer.copy_from_slice(
+            withheld.get(start..start + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?,
+        );
         Ok(())
     }
+}
+
+/// Keeps `bytes` back. An image that is longer than it says is an error.
+fn withhold(kept: &mut [u8], offset: u64, bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let start = usize::try_from(offset).map_err(io::Error::other)?;
+    let place = kept.get_mut(start..start + bytes.len());
+    place.ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(bytes);
+    Ok(())
 }
 
 fn differs(what: &str) -> Failure {
@@ -147,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// Three regions over 3 MiB, one across the edge of what is withheld.
+    /// Three regions over 4 MiB, two across an edge of what is withheld.
     fn envelope(disk: &[u8]) -> Envelope {
         let mib = 1 << 20;
         let region = |name: &str, range: Range<usize>| Region {
@@ -158,7 +207,7 @@ mod tests {
             digest: region::digest(&disk[range]),
         };
         let regions =
-            vec![region("a", 0..4096), region("b", 4096..2 * mib), region("c", 2 * mib..3 * mib)];
+            vec![region("a", 0..4096), region("b", 4096..2 * mib), region("c", 2 * mib..4 * mib)];
         Envelope {
             format: store_format::envelope::FORMAT.to_owned(),
             disk_bytes: disk.len() as u64,
@@ -174,7 +223,7 @@ mod tests {
 
     fn content() -> Vec<u8> {
         let mut disk: Vec<u8> =
-            (0..3_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+            (0..4_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         disk[1_500_000..2_500_000].fill(0);
         disk
     }
@@ -188,7 +237,9 @@ mod tests {
             data(0..1_000_000),
             data(1_000_000..1_500_000),
             Piece::Hole { offset: 1_500_000, bytes: 1_000_000 },
-            data(2_500_000..disk.len()),
+            data(2_500_000..3_000_000),
+            data(3_000_000..3_500_000),
+            data(3_500_000..disk.len()),
         ]
     }
 
@@ -198,28 +249,74 @@ mod tests {
         file
     }
 
+    const MIB: usize = 1 << 20;
+
+    fn begun(file: &File, envelope: &Envelope) -> Writer {
+        let bytes = file.metadata().unwrap().len();
+        Writer::begin(file.try_clone().unwrap(), bytes, envelope).unwrap()
+    }
+
+    fn found(file: &File, range: Range<usize>) -> Vec<u8> {
+        let mut found = vec![1; range.len()];
+        file.read_exact_at(&mut found, range.start as u64).unwrap();
+        found
+    }
+
+    fn zero(file: &File, range: Range<usize>) -> bool {
+        found(file, range).iter().all(|byte| *byte == 0)
+    }
+
     #[test]
     fn what_was_written_is_the_image_and_old_bytes_do_not_show_through() {
         let disk = content();
         let envelope = envelope(&disk);
-        let file = target(disk.len() + 512);
-        let mut writer = Writer::begin(file.try_clone().unwrap(), &envelope).unwrap();
-        pieces(&disk).iter().for_each(|piece| writer.write(piece).unwrap());
-        writer.seal(&envelope, &|_| {}).unwrap();
-        let mut found = vec![0; disk.len()];
-        file.read_exact_at(&mut found, 0).unwrap();
-        assert!(found == disk);
+        for behind in [0, 512, MIB, 3 * MIB] {
+            let file = target(disk.len() + behind);
+            let mut writer = begun(&file, &envelope);
+            pieces(&disk).iter().for_each(|piece| writer.write(piece).unwrap());
+            writer.seal(&envelope, &|_| {}).unwrap();
+            assert!(found(&file, 0..disk.len()) == disk, "{behind}");
+            let cleared = behind.min(MIB);
+            assert_eq!(
+                cleared_bytes((disk.len() + behind) as u64, disk.len() as u64),
+                cleared as u64
+            );
+            let left = disk.len()..disk.len() + behind - cleared;
+            assert!(found(&file, left.clone()).iter().all(|byte| *byte == 0xff), "{behind}");
+            assert!(zero(&file, left.end..disk.len() + behind), "{behind}");
+        }
+    }
+
+    #[test]
+    fn images_too_small_for_two_edges_are_written_whole() {
+        for len in [4096, MIB, MIB + 4096, 2 * MIB] {
+            let disk = content()[..len].to_vec();
+            let mut envelope = envelope(&content());
+            envelope.disk_bytes = len as u64;
+            envelope.regions.truncate(1);
+            envelope.regions[0].bytes = len as u64;
+            envelope.regions[0].digest = region::digest(&disk);
+            let file = target(len + 512);
+            let mut writer = begun(&file, &envelope);
+            writer.write(&Piece::Data { offset: 0, bytes: disk.clone().into() }).unwrap();
+            writer.seal(&envelope, &|_| {}).unwrap();
+            assert!(found(&file, 0..len) == disk, "{len}");
+        }
     }
 
     #[test]
     fn until_it_is_sealed_nothing_boots_from_it() {
         let disk = content();
-        let file = target(disk.len());
-        let mut writer = Writer::begin(file.try_clone().unwrap(), &envelope(&disk)).unwrap();
+        let file = target(disk.len() + 3 * MIB);
+        let mut writer = begun(&file, &envelope(&disk));
+        let ends = |when: &str| {
+            assert!(zero(&file, 0..MIB), "{when}: boot code and first table");
+            assert!(zero(&file, disk.len() - MIB..disk.len()), "{when}: the image's second table");
+            assert!(zero(&file, disk.len() + 2 * MIB..disk.len() + 3 * MIB), "{when}: the old one");
+        };
+        ends("begun");
         pieces(&disk).iter().for_each(|piece| writer.write(piece).unwrap());
-        let mut head = vec![1; 1 << 20];
-        file.read_exact_at(&mut head, 0).unwrap();
-        assert!(head.iter().all(|byte| *byte == 0));
+        ends("written");
     }
 
     #[test]
@@ -228,12 +325,10 @@ mod tests {
         let mut envelope = envelope(&disk);
         envelope.regions[2].digest = Digest([0; 32]);
         let file = target(disk.len());
-        let mut writer = Writer::begin(file.try_clone().unwrap(), &envelope).unwrap();
+        let mut writer = begun(&file, &envelope);
         pieces(&disk).iter().for_each(|piece| writer.write(piece).unwrap());
         let error = writer.seal(&envelope, &|_| {}).unwrap_err();
         assert!(error.to_string().contains("region c"), "{error:?}");
-        let mut first = [1; 512];
-        file.read_exact_at(&mut first, 0).unwrap();
-        assert_eq!(first, [0; 512]);
+        assert!(zero(&file, 0..MIB) && zero(&file, disk.len() - MIB..disk.len()));
     }
 }

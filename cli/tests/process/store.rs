@@ -127,18 +127,20 @@ fn damage_is_found_named_and_ends_with_4() {
 #[test]
 fn an_image_is_written_onto_a_file_that_stands_for_a_disk() {
     let world = stocked();
-    let old = noise(9, 4 << 20);
+    let old = noise(9, 6 << 20);
     world.file("vm.raw", &old);
     let plan = world.json(["write", "lab/web:1", "vm.raw", "--plan"]);
-    assert_eq!(
-        (&plan["image_bytes"], &plan["untouched_bytes"]),
-        (&(3 << 20).into(), &(1 << 20).into())
-    );
+    for (key, mib) in [("image_bytes", 3), ("untouched_bytes", 2), ("cleared_bytes", 1)] {
+        assert_eq!(plan[key], mib << 20, "{key}");
+    }
     assert_eq!(plan["disk"]["block_device"], false);
     assert!(std::fs::read(world.path("vm.raw")).unwrap() == old, "a plan changes nothing");
     world.ok(["write", "lab/web:1", "vm.raw"]);
     let new = std::fs::read(world.path("vm.raw")).unwrap();
-    assert!(new[..3 << 20] == disk(1) && new[3 << 20..] == old[3 << 20..]);
+    assert!(new[..3 << 20] == disk(1) && new[3 << 20..5 << 20] == old[3 << 20..5 << 20]);
+    assert!(new[5 << 20..].iter().all(|byte| *byte == 0), "no old partition table at the end");
+    let plan = world.ok(["write", "lab/web:1", "vm.raw", "--plan"]);
+    assert!(plan.contains("the last 1.0 MiB") && plan.contains("2.0 MiB behind"), "{plan}");
 }
 
 #[test]
