@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -77,6 +78,16 @@ pub enum OpenError {
         /// The folder.
         at: String,
     },
+    /// The records are gone, the images' bytes are not.
+    #[error(
+        "store.db, the names and list of images, is missing from the store at {at}, and its packs \
+         and blobs are still there: restore store.db from a backup, or import into a new folder; \
+         nothing was changed"
+    )]
+    NoDatabase {
+        /// The folder.
+        at: String,
+    },
     /// Its bytes cannot be reached.
     #[error("cannot open the store at {at}")]
     Storage {
@@ -148,6 +159,7 @@ impl Repo {
     pub async fn open_storage(storage: Storage) -> Result<Repo, OpenError> {
         let at = storage.home.display().to_string();
         check_marker(&storage, &at).await?;
+        check_database(&storage, &at).await?;
         let database =
             Database::open(&storage.home, true).await.map_err(|e| database_error(&at, e))?;
         let failed = |source| OpenError::Storage { at: at.clone(), source };
@@ -158,7 +170,8 @@ impl Repo {
     }
 
     /// Brings the index up to date with the packs that exist: reads the tables
-    /// of those it does not list. Damaged packs are left to `check`.
+    /// of those it does not list. Packs that are damaged, or that the disk does
+    /// not give, are left to `check`: the others shall be readable.
     pub(crate) async fn catch_up(&self) -> Result<(), StorageError> {
         let packs = self.storage.packs().await?;
         let exist: HashSet<_> = packs.iter().map(|(name, _)| *name).collect();
@@ -172,7 +185,13 @@ impl Repo {
                     Err(PackError::Decode(error)) => {
                         tracing::warn!(pack = %name, %error, "pack is damaged; its chunks are lost");
                     }
-                    Err(PackError::Storage(error)) => return Err(error),
+                    Err(PackError::Storage(error @ StorageError::Denied { .. })) => {
+                        return Err(error);
+                    }
+                    Err(PackError::Storage(error)) => {
+                        let error: &dyn std::error::Error = &error;
+                        tracing::warn!(pack = %name, error, "pack cannot be read; it is left out");
+                    }
                 }
             }
             if !tables.is_empty() {
@@ -228,6 +247,24 @@ async fn check_marker(storage: &Storage, at: &str) -> Result<(), OpenError> {
         Ok(marker) if marker.chunker == CHUNKER => Ok(()),
         Ok(marker) => Err(OpenError::Newer { at, found: marker.chunker }),
         Err(_) => Err(OpenError::Marker { at }),
+    }
+}
+
+/// Records are made before the first pack or blob is: bytes without records
+/// mean that these were lost, and new ones would say that all is well.
+async fn check_database(storage: &Storage, at: &str) -> Result<(), OpenError> {
+    // A failure to look is the database's to report.
+    let is_there = match fs::metadata(storage.home.join(database::FILE)) {
+        Ok(meta) => meta.len() > 0,
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    };
+    if is_there {
+        return Ok(());
+    }
+    let holds = storage.holds_content().await;
+    match holds.map_err(|source| OpenError::Storage { at: at.to_owned(), source })? {
+        true => Err(OpenError::NoDatabase { at: at.to_owned() }),
+        false => Ok(()),
     }
 }
 

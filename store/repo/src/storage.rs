@@ -175,6 +175,18 @@ impl Storage {
         Ok(meta.size)
     }
 
+    /// Whether there is any pack or blob.
+    pub(crate) async fn holds_content(&self) -> Result<bool, StorageError> {
+        for folder in [PACKS, BLOBS] {
+            let prefix = Key::from(folder);
+            let first = self.objects.list(Some(&prefix)).try_next().await;
+            if first.map_err(|e| StorageError::object(&prefix, e))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// All packs with their lengths; files with other names are not listed.
     pub(crate) async fn packs(&self) -> Result<Vec<(PackName, u64)>, StorageError> {
         let prefix = Key::from(PACKS);
@@ -199,6 +211,7 @@ async fn put(store: &Arc<dyn ObjectStore>, key: &Key, bytes: Bytes) -> Result<()
 }
 
 const PACKS: &str = "packs";
+const BLOBS: &str = "blobs";
 
 /// Folder of the index below [`Storage::home`].
 pub(crate) const INDEX: &str = "index";
@@ -208,7 +221,7 @@ pub(crate) fn pack_key(name: &PackName) -> Key {
 }
 
 pub(crate) fn blob_key(digest: &Digest) -> Key {
-    fan_out("blobs", &digest.hex())
+    fan_out(BLOBS, &digest.hex())
 }
 
 pub(crate) fn index_key(name: &str) -> Key {

@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use common::faulty::{Fault, Plan, storage};
 use common::{Lab, MIB, gpt_disk, noise, sparse};
 use store_repo::{ExportError, OpenError, Repo};
 
@@ -269,4 +270,58 @@ async fn a_database_of_a_newer_version_is_refused() {
     .unwrap();
     pool.close().await;
     assert!(matches!(Repo::open(&url).await, Err(OpenError::Newer { .. })));
+}
+
+#[tokio::test]
+async fn a_store_that_lost_its_database_is_not_an_empty_one() {
+    let lab = Lab::new().await;
+    let url = lab.store().display().to_string();
+    lab.import(&gpt_disk(&lab.path("disk"), 512, 1), "x").await;
+    let database = lab.store().join("store.db");
+    let folder = lab.store();
+    drop(lab.repo);
+    for gone in ["packs", "blobs"] {
+        let (from, to) = (folder.join(gone), lab.folder.path().join(gone));
+        fs::rename(&from, &to).unwrap();
+        for lost in [None, Some(b"")] {
+            for side in ["store.db", "store.db-wal", "store.db-shm"] {
+                let _ = fs::remove_file(folder.join(side));
+            }
+            if let Some(bytes) = lost {
+                fs::write(&database, bytes).unwrap();
+            }
+            for open in [Repo::open(&url).await, Repo::open_or_create(&url).await] {
+                let Err(error) = open else { panic!("opened") };
+                assert!(matches!(error, OpenError::NoDatabase { .. }), "{error:?}");
+                let text = error.to_string();
+                assert!(text.contains("store.db") && text.contains("restore"), "{text}");
+            }
+            let len = fs::metadata(&database).map(|meta| meta.len()).ok();
+            assert_eq!(len, lost.map(|_| 0), "something was made");
+        }
+        fs::rename(&to, &from).unwrap();
+    }
+    // A store into which nothing was imported has nothing to lose.
+    let new = tempfile::tempdir().unwrap();
+    let url = new.path().display().to_string();
+    drop(Repo::open_or_create(&url).await.unwrap());
+    fs::remove_file(new.path().join("store.db")).unwrap();
+    assert!(Repo::open(&url).await.is_ok());
+}
+
+#[tokio::test]
+async fn packs_that_the_disk_does_not_give_do_not_shut_the_store() {
+    let lab = Lab::new().await;
+    let disk = gpt_disk(&lab.path("disk"), 512, 1);
+    let digest = lab.import(&disk, "x").await.digest;
+    for segment in lab.files("index") {
+        fs::remove_file(segment).unwrap();
+    }
+    let plan = Plan::new(Fault::Unreadable, usize::MAX);
+    let repo = Repo::open_storage(storage(&lab.store(), &plan)).await.unwrap();
+    let report = repo.check(false).await.unwrap();
+    let pack = key(&lab, &lab.files("packs").remove(0));
+    let problem = report.problems.iter().find(|problem| problem.file == pack);
+    assert!(problem.is_some(), "{report:?}");
+    assert!(report.problems.iter().any(|problem| problem.images == [digest]), "{report:?}");
 }

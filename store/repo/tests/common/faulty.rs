@@ -26,6 +26,8 @@ pub enum Fault {
     KilledWithin,
     /// The process ends after.
     KilledAfter,
+    /// No write goes wrong, but the disk does not give what is in the packs.
+    Unreadable,
 }
 
 /// Counts writes, over all stores that share it, and breaks one.
@@ -119,6 +121,10 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if self.plan.fault == Fault::Unreadable && location.as_ref().starts_with("packs/") {
+            let source = Box::new(std::io::Error::from_raw_os_error(5));
+            return Err(Error::Generic { store: "faulty", source });
+        }
         self.inner.get_opts(location, options).await
     }
 
