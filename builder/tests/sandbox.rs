@@ -104,8 +104,9 @@ fn a_link_in_the_tree_leads_nowhere_else() {
     if !can_build() {
         return;
     }
-    // The file of the second step would land on the host if links were followed there.
-    let host = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    // The file of the second step would land on the host if links were followed there. Not
+    // below /tmp, which is not the tree's own in the sandbox.
+    let host = tempfile::tempdir_in("/srv").unwrap();
     let rest = format!(
         "script = 'mkdir -p {host} && ln -s {host} /etc/away'\n[[step]]\nname = \"file\"\n\
          script = 'cat {host}/file; exit 42'\n[step.files]\n\"etc/away/file\" = {{ text = \"in the tree\" }}\n",
