@@ -62,7 +62,7 @@ pub struct MachineLabel {
 /// its console. `ingot machine release` ends that.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    ingot machine hold m-4f6c20a1 --reason 'memory is being replaced'")]
+    ingot machine hold m-4f6c20a1 --reason memory")]
 pub struct MachineHold {
     /// Machine to hold, as `ingot machine ls` names it
     pub machine: MachineId,
