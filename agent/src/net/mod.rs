@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use dhcp::{Answer, Client, Lease};
@@ -18,6 +18,8 @@ use store_remote::Timing;
 use crate::inventory::{Link, links, mac_text};
 use crate::sys;
 
+/// How long leases are waited for before new cards are looked for.
+const TURN: Duration = Duration::from_millis(500);
 /// Longest time without a sign of life on the console.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How long the card that booted may take longer than another one.
@@ -65,33 +67,75 @@ pub struct Network {
 
 type Leased = (Link, Lease);
 
+/// A lease, and when it ends.
+struct Offer {
+    leased: Leased,
+    until: Duration,
+}
+
 impl Network {
-    /// Asks on every card with a cable until one has an address. Never gives up:
-    /// without a network there is nothing else to do.
+    /// Asks on every card with a cable until the server takes a connection through one
+    /// of them. Never gives up: without the server there is nothing else to do.
     pub fn bring_up(&self, say: &dyn Fn(&str)) -> Connected {
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, leases) = channel();
-        let mut asked = Vec::new();
-        let mut offers: Vec<Leased> = Vec::new();
-        let mut next_word = self.timing.now() + SAY_EVERY;
-        let connected = loop {
-            self.ask_new_cards(&mut asked, &sender, &stop, say);
-            match leases.recv_timeout(Duration::from_millis(500)) {
-                Ok(leased) => {
-                    self.announce(&leased, say);
-                    offers.push(leased);
-                    self.await_preferred(&leases, &mut offers, say);
-                    break self.take_best(&offers, say);
-                }
-                Err(RecvTimeoutError::Timeout) if self.timing.now() >= next_word => {
-                    say(&self.why_not_yet());
-                    next_word = self.timing.now() + SAY_EVERY;
-                }
-                Err(_) => {}
-            }
-        };
+        let ask = |asked: &mut Vec<String>| self.ask_new_cards(asked, &sender, &stop, say);
+        let connected = self.collect(&leases, &ask, &|leased| self.reaches(leased, say), say);
         stop.store(true, Ordering::Relaxed);
         connected
+    }
+
+    /// Gathers leases, and tries all there are after each new one and once in a while.
+    fn collect(
+        &self,
+        leases: &Receiver<Leased>,
+        ask: &dyn Fn(&mut Vec<String>),
+        reaches: &dyn Fn(&Leased) -> bool,
+        say: &dyn Fn(&str),
+    ) -> Connected {
+        let mut asked = Vec::new();
+        let mut offers: Vec<Offer> = Vec::new();
+        let mut next_word = self.timing.now() + SAY_EVERY;
+        loop {
+            ask(&mut asked);
+            let news = match leases.recv_timeout(TURN) {
+                Ok(leased) => {
+                    self.offered(leased, &mut offers, say);
+                    self.await_preferred(leases, &mut offers, say);
+                    true
+                }
+                Err(_) => false,
+            };
+            let now = self.timing.now();
+            if !news && now < next_word {
+                continue;
+            }
+            if offers.is_empty() {
+                say(&self.why_not_yet());
+            }
+            // Whose address was given back is asked again.
+            offers.retain(|offer| {
+                let valid = now < offer.until;
+                if !valid {
+                    asked.retain(|name| *name != offer.leased.0.name);
+                }
+                valid
+            });
+            // The card that booted before all others.
+            offers.sort_by_key(|offer| !self.preferred(&offer.leased.0));
+            if let Some(Offer { leased: (link, lease), .. }) =
+                offers.iter().find(|offer| reaches(&offer.leased))
+            {
+                return Connected { link: link.clone(), lease: lease.clone() };
+            }
+            next_word = self.timing.now() + SAY_EVERY;
+        }
+    }
+
+    fn offered(&self, leased: Leased, offers: &mut Vec<Offer>, say: &dyn Fn(&str)) {
+        self.announce(&leased, say);
+        let until = self.timing.now() + leased.1.duration;
+        offers.push(Offer { leased, until });
     }
 
     fn preferred(&self, link: &Link) -> bool {
@@ -139,19 +183,16 @@ impl Network {
     fn await_preferred(
         &self,
         leases: &Receiver<Leased>,
-        offers: &mut Vec<Leased>,
+        offers: &mut Vec<Offer>,
         say: &dyn Fn(&str),
     ) {
         let others = links(&self.sys);
         let coming = others.iter().any(|link| self.preferred(link) && link.up);
         let deadline = self.timing.now() + GRACE;
-        while coming && !offers.iter().any(|(link, _)| self.preferred(link)) {
+        while coming && !offers.iter().any(|offer| self.preferred(&offer.leased.0)) {
             let left = deadline.saturating_sub(self.timing.now());
             match leases.recv_timeout(left) {
-                Ok(leased) => {
-                    self.announce(&leased, say);
-                    offers.push(leased);
-                }
+                Ok(leased) => self.offered(leased, offers, say),
                 Err(_) => return,
             }
         }
@@ -162,31 +203,20 @@ impl Network {
         say(&format!("network: {} ({}) has {}{server}", link.name, mac_text(link.mac), lease.ip));
     }
 
-    /// The first card, the one that booted before all others, through which the
-    /// server answers; where it answers nobody, the first.
-    fn take_best(&self, offers: &[Leased], say: &dyn Fn(&str)) -> Connected {
-        let mut order: Vec<&Leased> = offers.iter().collect();
-        order.sort_by_key(|(link, _)| !self.preferred(link));
-        let mut first: Option<&Leased> = None;
-        for leased @ (link, lease) in order {
-            if let Err(error) = configure(&link.name, lease) {
-                say(&crate::report::chain(&error));
-                continue;
-            }
-            first = first.or(Some(leased));
-            if reaches(&self.server) {
-                return Connected { link: link.clone(), lease: lease.clone() };
-            }
-            say(&format!("network: {} does not answer through {}", self.server, link.name));
-            if offers.len() > 1 {
-                // Two cards with addresses in one subnet would confuse the routes.
-                let nothing = Lease { ip: Ipv4Addr::UNSPECIFIED, router: None, ..lease.clone() };
-                let _ = configure(&link.name, &nothing);
-            }
+    /// Gives a card its address and sees whether the server answers through it.
+    fn reaches(&self, (link, lease): &Leased, say: &dyn Fn(&str)) -> bool {
+        if let Err(error) = configure(&link.name, lease) {
+            say(&crate::report::chain(&error));
+            return false;
         }
-        let (link, lease) = first.unwrap_or(&offers[0]);
-        let _ = configure(&link.name, lease);
-        Connected { link: link.clone(), lease: lease.clone() }
+        if reaches(&self.server) {
+            return true;
+        }
+        say(&format!("network: {} does not answer through {}; trying on", self.server, link.name));
+        // Two cards with addresses in one subnet would confuse the routes.
+        let nothing = Lease { ip: Ipv4Addr::UNSPECIFIED, router: None, ..lease.clone() };
+        let _ = configure(&link.name, &nothing);
+        false
     }
 
     fn why_not_yet(&self) -> String {
@@ -291,4 +321,48 @@ fn reaches(server: &str) -> bool {
     let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
     let addresses = with_port.to_socket_addrs().into_iter().flatten();
     addresses.into_iter().any(|address| TcpStream::connect_timeout(&address, CONNECT).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use store_remote::SystemTiming;
+
+    use super::*;
+
+    #[test]
+    fn a_lease_without_the_server_does_not_end_the_search() {
+        let network = Network {
+            sys: "/nonexistent".into(),
+            boot_mac: None,
+            server: "http://10.0.0.1".into(),
+            timing: Arc::new(SystemTiming::default()),
+        };
+        let (sender, leases) = channel();
+        let leased = |name: &str, last: u8| {
+            let link = Link { name: name.into(), mac: [2, 0, 0, 0, 0, last], up: true };
+            let lease = Lease {
+                ip: Ipv4Addr::new(10, 0, 0, last),
+                mask: Ipv4Addr::new(255, 255, 255, 0),
+                router: None,
+                server: None,
+                duration: Duration::from_secs(600),
+            };
+            (link, lease)
+        };
+        sender.send(leased("eth0", 1)).unwrap();
+        let tried = RefCell::new(Vec::new());
+        let reaches = |(link, _): &Leased| {
+            tried.borrow_mut().push(link.name.clone());
+            if tried.borrow().len() == 1 {
+                // The other card is slower.
+                sender.send(leased("eth1", 2)).unwrap();
+            }
+            link.name == "eth1"
+        };
+        let connected = network.collect(&leases, &|_| {}, &reaches, &|_| {});
+        assert_eq!(connected.link.name, "eth1");
+        assert_eq!(*tried.borrow(), ["eth0", "eth0", "eth1"], "the first is tried again too");
+    }
 }
