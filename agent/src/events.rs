@@ -25,6 +25,9 @@ const GATHER: Duration = Duration::from_millis(100);
 const BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(250), max: Duration::from_secs(15) };
 
+/// Failures from one word about them to the next: every few minutes in the end.
+const SAY_EVERY: u32 = 20;
+
 /// Events that wait to be sent.
 #[derive(Debug)]
 pub struct EventLog {
@@ -153,8 +156,17 @@ impl EventLog {
                 continue;
             }
             failures += 1;
-            if let (Err(error), 1) = (&sent, failures) {
-                say(&format!("events wait for the controller: {}", crate::report::chain(error)));
+            if failures % SAY_EVERY == 1 {
+                let why = match &sent {
+                    Err(error) => crate::report::chain(error),
+                    Ok(seen) => format!(
+                        "it answers and takes none of them (it is at {}, the next is {}); \
+                         is its disk full?",
+                        seen.seq,
+                        batch.events.first().map_or(0, |event| event.seq),
+                    ),
+                };
+                say(&format!("events wait for the controller: {why}"));
             }
             timing.sleep(BACKOFF.delay(failures, timing.random()));
         }
@@ -281,6 +293,24 @@ mod tests {
         assert!(
             matches!(event.kind, EventKind::Log { line } if line.len() < 900 && line.ends_with('…'))
         );
+    }
+
+    #[test]
+    fn a_controller_that_answers_and_takes_nothing_is_told_of() {
+        let log = std::sync::Arc::new(ready());
+        line(&log, "x");
+        let (said, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            log.send_all(
+                &crate::testing::FastTiming::default(),
+                |_| Ok::<_, std::io::Error>(EventsSeen { seq: 0 }),
+                |line| drop(said.send(line.to_owned())),
+            )
+        });
+        // Again and again.
+        for line in lines.iter().take(2) {
+            assert!(line.contains("takes none of them (it is at 0, the next is 1)"), "{line}");
+        }
     }
 
     #[test]
