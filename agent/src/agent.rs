@@ -14,7 +14,7 @@ use crate::install::{InstallError, Job, install, objection};
 use crate::inventory::{self, Candidate, Roots};
 use crate::report::{Report, chain};
 use crate::start::{self, Exit, LoadError};
-use crate::target::Disk;
+use crate::target::{Disk, Target};
 
 /// Waits between tries to reach the controller; the tries never end.
 const BACKOFF: Backoff =
@@ -53,6 +53,14 @@ pub enum DeployError {
     /// There is no disk to choose.
     #[error(transparent)]
     Choose(#[from] ChooseError),
+    /// What is on the disk might be what is wanted.
+    #[error("whether {disk} has a receipt is not known, so it is left untouched: {why}")]
+    Receipt {
+        /// The disk.
+        disk: String,
+        /// What stands in the way, and what to do.
+        why: String,
+    },
     /// The disk cannot be opened.
     #[error("opening {disk} for writing failed; is it in use?")]
     Open {
@@ -61,6 +69,14 @@ pub enum DeployError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// The device's name went to another disk.
+    #[error("{disk} was chosen, but its name now stands for {now}: nothing was written to it")]
+    Swapped {
+        /// The disk that was chosen.
+        disk: String,
+        /// What is there.
+        now: String,
     },
     /// Installing failed.
     #[error(transparent)]
@@ -163,16 +179,21 @@ impl Agent {
             order.run,
             order.attempt
         ));
-        let client = self.client().map_err(DeployError::Envelope)?;
-        let candidates = inventory::disks(&self.roots);
         // Found out before the steps that it decides about, and told by the first of them.
-        let chosen = choose(&candidates, &order.disk);
-        let envelope = client.envelope(&order.image).map_err(DeployError::Envelope);
-        let (disk, envelope) = match (chosen, envelope) {
-            (Ok(disk), Ok(envelope)) => (disk, envelope),
-            (Err(error), _) => return self.failed_plan(error.into()),
-            (_, Err(error)) => return self.failed_plan(error),
+        let fetched = self.client().and_then(|client| Ok((client.envelope(&order.image)?, client)));
+        let (envelope, client) = match fetched {
+            Ok(fetched) => fetched,
+            Err(error) => return self.failed_plan(DeployError::Envelope(error)),
         };
+        // Only now: fetching may take minutes, in which disks come and go.
+        let candidates = inventory::disks(&self.roots);
+        let disk = match choose(&candidates, &order.disk) {
+            Ok(disk) => disk,
+            Err(error) => return self.failed_plan(error.into()),
+        };
+        if let Some(why) = disk.receipt_unknown.clone() {
+            return self.failed_plan(DeployError::Receipt { disk: describe(disk), why });
+        }
         let bytes = disk.disk.size_bytes;
         match objection(disk.disk.receipt.as_ref(), order, disk.identity(), bytes) {
             None => self.skip_installation(&describe(disk)),
@@ -220,6 +241,11 @@ impl Agent {
                 return self.failed_plan(DeployError::Open { disk: describe(disk), source });
             }
         };
+        // The name may have gone to another disk meanwhile; from now on it cannot.
+        let now = inventory::disk(&self.roots, &disk.disk.name);
+        if let Some(now) = swapped(disk, now.as_ref(), target.bytes()) {
+            return self.failed_plan(DeployError::Swapped { disk: describe(disk), now });
+        }
         install(&Job {
             order,
             machine,
@@ -260,6 +286,19 @@ impl Agent {
     }
 }
 
+/// What is opened instead of the disk that was chosen; `None` where it is that disk.
+fn swapped(chosen: &Candidate, now: Option<&Candidate>, opened_bytes: u64) -> Option<String> {
+    let Some(now) = now else { return Some("no disk".to_owned()) };
+    let what = |candidate: &Candidate| {
+        let disk = &candidate.disk;
+        (disk.serial.clone(), disk.wwid.clone(), disk.model.clone(), disk.size_bytes)
+    };
+    if what(chosen) != what(now) {
+        return Some(describe(now));
+    }
+    (opened_bytes != now.disk.size_bytes).then(|| format!("a disk of {opened_bytes} bytes"))
+}
+
 /// What a person in front of a waiting machine needs to know.
 fn hold_text(
     machine: &MachineId,
@@ -290,6 +329,35 @@ fn hold_text(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_went_to_another_disk_is_noticed() {
+        let disk = |change: fn(&mut wire::Disk)| {
+            let mut disk = wire::Disk {
+                name: "sda".into(),
+                size_bytes: 1 << 30,
+                serial: Some("A".into()),
+                wwid: Some("W".into()),
+                ..wire::Disk::default()
+            };
+            change(&mut disk);
+            let path = "/dev/sda".into();
+            Candidate { disk, path, used_by: None, zeroes: false, receipt_unknown: None }
+        };
+        let chosen = disk(|_| {});
+        assert_eq!(swapped(&chosen, Some(&chosen), 1 << 30), None);
+        assert!(swapped(&chosen, Some(&chosen), 1 << 31).is_some());
+        assert!(swapped(&chosen, None, 1 << 30).is_some());
+        let others: [fn(&mut wire::Disk); 4] = [
+            |disk| disk.serial = Some("B".into()),
+            |disk| disk.serial = None,
+            |disk| disk.wwid = Some("X".into()),
+            |disk| disk.size_bytes = 1 << 31,
+        ];
+        for other in others {
+            assert!(swapped(&chosen, Some(&disk(other)), 1 << 30).is_some());
+        }
+    }
 
     #[test]
     fn a_hold_says_who_why_and_when() {

@@ -112,7 +112,8 @@ mod tests {
             ..Disk::default()
         };
         let path = format!("/dev/{name}").into();
-        let mut candidate = Candidate { disk, path, used_by: None, zeroes: false };
+        let mut candidate =
+            Candidate { disk, path, used_by: None, zeroes: false, receipt_unknown: None };
         change(&mut candidate);
         candidate
     }

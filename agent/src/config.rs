@@ -67,9 +67,11 @@ impl Config {
 
 fn base_url(server: &str) -> Result<String, ConfigError> {
     let trimmed = server.trim_end_matches('/');
+    // The store's client takes no path either.
+    let unfit = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '@');
     let usable = trimmed
         .strip_prefix("http://")
-        .is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace));
+        .is_some_and(|rest| !rest.is_empty() && !rest.contains(unfit));
     if usable { Ok(trimmed.to_owned()) } else { Err(ConfigError::Server(server.to_owned())) }
 }
 
@@ -107,7 +109,7 @@ mod tests {
     fn says_what_is_missing() {
         assert_eq!(Config::read(None, "quiet"), Err(ConfigError::NoServer));
         assert!(matches!(Config::read(Some("{"), ""), Err(ConfigError::File(_))));
-        for server in ["", "ftp://x", "http://", "http://a b"] {
+        for server in ["", "ftp://x", "http://", "http://a b", "http://a/b", "http://a?b"] {
             let file = serde_json::json!({ "server": server }).to_string();
             assert_eq!(Config::read(Some(&file), ""), Err(ConfigError::Server(server.into())));
         }

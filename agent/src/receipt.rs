@@ -1,6 +1,6 @@
 //! The receipt's slot on a disk; described in `docs/receipt.md`.
 
-use wire::Receipt;
+use wire::{Receipt, ReceiptState};
 
 /// First byte of the slot on the disk.
 pub const START: u64 = 524_288;
@@ -21,8 +21,17 @@ pub enum ReceiptError {
     #[error("no receipt: the disk was not installed by ingot")]
     Absent,
     /// Something of ours is there that this version cannot read.
-    #[error("the receipt has the slot format {0}, this agent reads {VERSION}: use a newer agent")]
+    #[error(
+        "the receipt has the slot format {0}, this agent reads {VERSION}: use a newer agent, or \
+         zero bytes {START} to {END} of the disk to give up what is installed"
+    )]
     Version(u32),
+    /// The text says more than this version understands.
+    #[error(
+        "the receipt comes from a newer agent: use a newer agent, or zero bytes {START} to {END} \
+         of the disk to give up what is installed"
+    )]
+    Newer,
     /// The slot is damaged or was written half.
     #[error("the receipt is damaged ({0}): it counts as none")]
     Damaged(&'static str),
@@ -48,6 +57,22 @@ pub fn encode(receipt: &Receipt) -> Result<Vec<u8>, ReceiptError> {
     Ok(slot)
 }
 
+/// Reads a slot where a disk may have none: absent and damaged count as none.
+/// A newer one is an error, because it may speak for an OS that works.
+pub fn found(slot: &[u8]) -> Result<Option<Receipt>, ReceiptError> {
+    match decode(slot) {
+        Ok(receipt) => Ok(Some(receipt)),
+        Err(ReceiptError::Absent | ReceiptError::Damaged(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Of a text of any version.
+#[derive(serde::Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 /// Reads a slot.
 pub fn decode(slot: &[u8]) -> Result<Receipt, ReceiptError> {
     let (header, rest) = slot.split_at_checked(HEADER).ok_or(ReceiptError::Damaged("too short"))?;
@@ -67,18 +92,23 @@ pub fn decode(slot: &[u8]) -> Result<Receipt, ReceiptError> {
     if blake3::hash(text).as_bytes().as_slice() != &header[8..] {
         return Err(ReceiptError::Damaged("its hash does not match"));
     }
-    let receipt: Receipt = serde_json::from_slice(text)
-        .map_err(|_| ReceiptError::Damaged("its text does not parse"))?;
-    if receipt.version > Receipt::VERSION {
-        return Err(ReceiptError::Damaged("it comes from a newer agent"));
+    let unclear = |_| ReceiptError::Damaged("its text does not parse");
+    // Before the rest, which a newer version may have changed.
+    let Versioned { version } = serde_json::from_slice(text).map_err(unclear)?;
+    if version > Receipt::VERSION {
+        return Err(ReceiptError::Newer);
     }
-    Ok(receipt)
+    let receipt: Receipt = serde_json::from_slice(text).map_err(unclear)?;
+    match receipt.state {
+        ReceiptState::Unknown => Err(ReceiptError::Newer),
+        _ => Ok(receipt),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use wire::{Digest, ReceiptState};
+    use wire::Digest;
 
     use super::*;
 
@@ -107,6 +137,25 @@ mod tests {
             assert!(decode(&damaged).is_err(), "byte {at}");
         }
         assert_eq!(decode(&[0; BYTES]), Err(ReceiptError::Absent));
+    }
+
+    #[test]
+    fn absent_and_damaged_are_none_and_newer_is_an_error() {
+        let slot = encode(&sample("web:1")).unwrap();
+        assert_eq!(found(&slot), Ok(Some(sample("web:1"))));
+        assert_eq!(found(&[0; BYTES]), Ok(None));
+        let mut damaged = slot.clone();
+        damaged[HEADER] ^= 1;
+        assert_eq!(found(&damaged), Ok(None));
+        let mut newer = slot;
+        newer[8] = 2;
+        assert_eq!(found(&newer), Err(ReceiptError::Version(2)));
+        let mut newer = sample("web:1");
+        newer.version = Receipt::VERSION + 1;
+        assert_eq!(found(&encode(&newer).unwrap()), Err(ReceiptError::Newer));
+        let mut newer = sample("web:1");
+        newer.state = ReceiptState::Unknown;
+        assert_eq!(found(&encode(&newer).unwrap()), Err(ReceiptError::Newer));
     }
 
     proptest! {

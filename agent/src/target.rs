@@ -114,8 +114,13 @@ impl Disk {
         let (mut at, end, mut written) = (offset, offset + bytes, 0);
         while at < end {
             let length = STEP.min(usize::try_from(end - at).unwrap_or(STEP));
-            self.file.read_exact_at(&mut buffer[..length], at)?;
-            if !is_zero(&buffer[..length]) {
+            let empty = match self.file.read_exact_at(&mut buffer[..length], at) {
+                Ok(()) => is_zero(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(error),
+                // Writing lets the disk replace a bad sector.
+                Err(_) => false,
+            };
+            if !empty {
                 self.file.write_all_at(&zeros[..length], at)?;
                 written += length as u64;
             }
@@ -230,6 +235,17 @@ mod tests {
         expected[100..100 + 2 * STEP].fill(0);
         expected[3 * STEP - 700..3 * STEP - 100].fill(0);
         assert_eq!(std::fs::read(file.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_zeroed_by_writing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![7; 2 * STEP]).unwrap();
+        let mut disk = Disk::open(file.path(), 512, false).unwrap();
+        disk.file = OpenOptions::new().write(true).open(file.path()).unwrap();
+        assert_eq!(disk.zero_by_hand(0, STEP as u64).unwrap(), STEP as u64);
+        let content = std::fs::read(file.path()).unwrap();
+        assert!(is_zero(&content[..STEP]) && content[STEP..] == [7; STEP]);
     }
 
     #[test]

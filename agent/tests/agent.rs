@@ -28,6 +28,15 @@ struct Heard {
 
 /// A controller that gives these orders in turn, the last for ever.
 fn controller(server: &Server, orders: Vec<Order>) -> Arc<Mutex<Heard>> {
+    controller_with(server, orders, |_| {})
+}
+
+/// The same, with something that happens before the order of each turn.
+fn controller_with(
+    server: &Server,
+    orders: Vec<Order>,
+    before: impl Fn(usize) + Send + Sync + 'static,
+) -> Arc<Mutex<Heard>> {
     let heard = Arc::new(Mutex::new(Heard::default()));
     let shared = Arc::clone(&heard);
     server.on_post(Box::new(move |path, body| {
@@ -35,6 +44,7 @@ fn controller(server: &Server, orders: Vec<Order>) -> Arc<Mutex<Heard>> {
         if path == CHECK_IN {
             heard.check_ins.push(serde_json::from_slice(body).unwrap());
             let turn = heard.check_ins.len().min(orders.len()) - 1;
+            before(turn);
             let answer = CheckedIn { machine: machine(), order: orders[turn].clone() };
             return serde_json::to_vec(&answer).unwrap();
         }
@@ -63,6 +73,11 @@ fn machine_with_disk(root: &Path, disk: Vec<u8>) -> Roots {
 
 /// Boots the agent on that machine; gives how it left and what stood on the console.
 fn boot(server: &Server, roots: &Roots) -> (Exit, String) {
+    boot_with(server, &server.base, roots)
+}
+
+/// The same, with a store that the agent believes to be elsewhere.
+fn boot_with(server: &Server, store: &str, roots: &Roots) -> (Exit, String) {
     let console = tempfile::NamedTempFile::new().unwrap();
     let report = report(console.path());
     let sender = report.clone();
@@ -72,7 +87,7 @@ fn boot(server: &Server, roots: &Roots) -> (Exit, String) {
         sender.log.send_all(&*sender.timing, |batch| controller.events(batch), |_| {})
     });
     let agent = Agent {
-        server: server.base.clone(),
+        server: store.to_owned(),
         roots: roots.clone(),
         boot: "boot".into(),
         booted: None,
@@ -136,6 +151,55 @@ fn holds_installs_leaves_and_the_next_time_only_leaves() {
     assert_eq!(skipped, steps[..4]);
     let receipt: Receipt = heard.check_ins[0].inventory.disks[0].receipt.clone().unwrap();
     assert_eq!((receipt.image, receipt.machine), (sample.digest(), machine()));
+}
+
+#[test]
+fn a_disk_with_a_receipt_of_a_newer_agent_is_left_untouched() {
+    let sample = sample(512, 1);
+    let server = Server::start(&[&sample]);
+    let root = tempfile::tempdir().unwrap();
+    let mut disk = vec![0x5a; sample.disk.len()];
+    let at = usize::try_from(agent::receipt::START).unwrap();
+    disk[at..at + 12].copy_from_slice(b"INGOTRCP\x02\0\0\0");
+    let roots = machine_with_disk(root.path(), disk.clone());
+    let orders = vec![deploy(&sample, Start::Reboot), deploy(&sample, Start::PowerOff)];
+    let path = root.path().join("dev/vda");
+    let heard = controller_with(&server, orders, move |turn| {
+        if turn == 1 {
+            assert!(fs::read(&path).unwrap() == disk, "nothing written");
+            // Somebody gives up what is installed.
+            fs::write(&path, vec![0x5a; disk.len()]).unwrap();
+        }
+    });
+    assert_eq!(boot(&server, &roots).0, Exit::PowerOff);
+    let failed = &outcomes(&heard.lock().unwrap().events)[0];
+    assert!(
+        matches!(failed, (Step::Plan, Outcome::Failed { cause })
+            if cause.contains("left untouched") && cause.contains("use a newer agent")),
+        "{failed:?}"
+    );
+}
+
+#[test]
+fn a_store_that_cannot_even_be_asked_is_a_failed_step() {
+    let sample = sample(512, 1);
+    let server = Server::start(&[&sample]);
+    let root = tempfile::tempdir().unwrap();
+    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    let heard = controller(&server, vec![deploy(&sample, Start::Reboot), hold()]);
+    // The agent then holds for ever; it is left behind.
+    std::thread::spawn(move || {
+        let store = format!("{}/path", server.base);
+        boot_with(&server, &store, &roots)
+    });
+    let failed = || outcomes(&heard.lock().unwrap().events).first().cloned();
+    let failed = loop {
+        match failed() {
+            Some(failed) => break failed,
+            None => std::thread::sleep(std::time::Duration::from_millis(10)),
+        }
+    };
+    assert!(matches!(failed, (Step::Plan, Outcome::Failed { .. })), "{failed:?}");
 }
 
 #[test]

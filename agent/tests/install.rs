@@ -147,6 +147,33 @@ fn what_is_there_already_is_not_fetched() {
 }
 
 #[test]
+fn what_cannot_be_read_of_the_old_disk_is_written_anew() {
+    let (first, second) = (sample(512, 1), sample(512, 2));
+    let server = Server::start(&[&first, &second]);
+    let disk = old_disk();
+    run(&server, &first, &disk).0.unwrap();
+    disk.fail_reads((3 << 20) + 5000);
+    run(&server, &second, &disk).0.unwrap();
+    assert_installed(&disk, &second);
+}
+
+#[test]
+fn a_slot_that_may_hold_a_receipt_stops_the_installation_before_the_first_write() {
+    let sample = sample(512, 1);
+    let server = Server::start(&[&sample]);
+    let disk = old_disk();
+    disk.fail_reads(usize::try_from(receipt::START).unwrap());
+    let (result, _) = run(&server, &sample, &disk);
+    assert!(matches!(result, Err(InstallError::Plan(_))), "{result:?}");
+    assert_eq!(disk.writes(), 0);
+    let disk = old_disk();
+    disk.write_at(receipt::START, b"INGOTRCP\x02\0\0\0").unwrap();
+    let (result, _) = run(&server, &sample, &disk);
+    assert!(matches!(result, Err(InstallError::Receipt(_))), "{result:?}");
+    assert_eq!(disk.writes(), 1);
+}
+
+#[test]
 fn an_equal_receipt_on_the_same_disk_needs_nothing() {
     let sample = sample(512, 1);
     let server = Server::start(&[&sample]);

@@ -186,12 +186,13 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn has_receipt(&self) -> Result<bool, MakePlanError> {
+    /// A receipt of a newer version stops the installation.
+    fn has_receipt(&self) -> Result<bool, InstallError> {
         let mut slot = vec![0; receipt::BYTES];
         let offset = receipt::START;
         let read = self.target.read_at(offset, &mut slot);
         read.map_err(|source| MakePlanError::Read { offset, source })?;
-        Ok(receipt::decode(&slot).is_ok())
+        Ok(receipt::found(&slot)?.is_some())
     }
 
     fn slot(&self, state: ReceiptState) -> Result<Vec<u8>, ReceiptError> {

@@ -82,7 +82,7 @@ impl Plan {
                         // The index holds every id of the table.
                         let chunk = index.get(&id).copied().unwrap_or(usize::MAX);
                         let length = usize::try_from(bytes).unwrap_or(usize::MAX);
-                        if old && holds(disk, offset, length, &id, &mut buffer)? {
+                        if old && holds(disk, offset, length, &id, &mut buffer) {
                             found[chunk] = Some(offset);
                             plan.present_bytes += u64::from(bytes);
                         } else {
@@ -130,16 +130,18 @@ impl Plan {
     }
 }
 
+/// Whether the disk has a chunk in its place.
 fn holds(
     disk: &Withheld<'_>,
     offset: u64,
     length: usize,
     id: &Digest,
     buffer: &mut Vec<u8>,
-) -> Result<bool, MakePlanError> {
+) -> bool {
     buffer.resize(length, 0);
-    let unreadable = |source| MakePlanError::Read { offset, source };
-    disk.read_kept(offset, buffer).map_err(unreadable)?;
+    // What cannot be read is written anew; that lets the disk replace bad sectors, and what
+    // is bad then still is found by reading back.
+    let readable = disk.read_kept(offset, buffer).is_ok();
     // Hashing is the dear part; an empty stretch is never a stored chunk.
-    Ok(!crate::target::is_zero(buffer) && digest_of(buffer) == *id)
+    readable && !crate::target::is_zero(buffer) && digest_of(buffer) == *id
 }

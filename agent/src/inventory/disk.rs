@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use wire::{Bus, Disk, Receipt};
 
 use super::{Roots, flag, inscribed, names, number, text};
-use crate::receipt;
+use crate::receipt::{self, ReceiptError};
+use crate::report::chain;
 
 /// A disk, and what decides whether it may be written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct Candidate {
     pub used_by: Option<String>,
     /// Whether the device zeroes ranges by itself, faster than by writing them.
     pub zeroes: bool,
+    /// Why it is not known whether the disk has a receipt. Such a disk is not written to.
+    pub receipt_unknown: Option<String>,
 }
 
 impl Candidate {
@@ -37,9 +41,19 @@ pub fn disks(roots: &Roots) -> Vec<Candidate> {
     let names = names(&block).into_iter().filter(|name| is_disk(&block.join(name), name));
     let mut found: Vec<_> = names.filter_map(|name| candidate(roots, &name, &busy)).collect();
     for candidate in found.iter_mut().filter(|c| !c.disk.removable) {
-        candidate.disk.receipt = receipt_of(&candidate.path);
+        match receipt_of(&candidate.path) {
+            Ok(receipt) => candidate.disk.receipt = receipt,
+            Err(error) => candidate.receipt_unknown = Some(chain(&error)),
+        }
     }
     found
+}
+
+/// The disk that has a kernel name now; its receipt is not looked at.
+pub fn disk(roots: &Roots, name: &str) -> Option<Candidate> {
+    let folder = roots.sys.join("block").join(name);
+    let busy = busy_devices(&roots.proc);
+    is_disk(&folder, name).then(|| candidate(roots, name, &busy)).flatten()
 }
 
 /// Real hardware that holds data: no loops, RAM disks, floppies, CD drives, stacked
@@ -74,7 +88,9 @@ fn candidate(roots: &Roots, name: &str, busy: &HashSet<String>) -> Option<Candid
     };
     let zeroes = number::<u64>(&folder.join("queue/write_zeroes_max_bytes")).unwrap_or(0) > 0;
     let used_by = used_by(&folder, name, busy);
-    (size_bytes > 0).then(|| Candidate { disk, path: roots.dev.join(name), used_by, zeroes })
+    let path = roots.dev.join(name);
+    let receipt_unknown = None;
+    (size_bytes > 0).then_some(Candidate { disk, path, used_by, zeroes, receipt_unknown })
 }
 
 fn serial(folder: &Path) -> Option<String> {
@@ -144,11 +160,26 @@ fn used_by(folder: &Path, name: &str, busy: &HashSet<String>) -> Option<String> 
     None
 }
 
-/// The receipt in a disk's slot, where there is a sound one.
-pub fn receipt_of(device: &Path) -> Option<Receipt> {
+/// Why it is not known whether a disk has a receipt.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// The slot cannot be read.
+    #[error("reading the receipt's slot failed")]
+    Read(#[from] io::Error),
+    /// What is in it is for somebody else.
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+}
+
+/// The receipt in a disk's slot; `None` where there is no sound one.
+pub fn receipt_of(device: &Path) -> Result<Option<Receipt>, SlotError> {
     let mut slot = vec![0; receipt::BYTES];
-    fs::File::open(device).ok()?.read_exact_at(&mut slot, receipt::START).ok()?;
-    receipt::decode(&slot).ok()
+    match fs::File::open(device)?.read_exact_at(&mut slot, receipt::START) {
+        // A disk that ends before the slot has none.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(receipt::found(&slot)?),
+    }
 }
 
 #[cfg(test)]
@@ -238,6 +269,25 @@ mod tests {
         assert_eq!(stick.disk.serial.as_deref(), Some("S1"));
         assert_eq!(stick.identity(), Some("t10.ATA Stick 1"));
         assert_eq!(stick.disk.sector_bytes, 4096);
+    }
+
+    #[test]
+    fn a_slot_that_cannot_be_read_or_understood_is_not_an_empty_one() {
+        let root = tempfile::tempdir().unwrap();
+        machine(root.path());
+        let (dev, roots) = (root.path().join("dev"), roots(root.path()));
+        let unknown = || disks(&roots)[1].receipt_unknown.clone();
+        // Reading a folder fails, as a disk does that is broken.
+        fs::create_dir_all(dev.join("vda")).unwrap();
+        assert!(unknown().unwrap().starts_with("reading the receipt's slot failed: "));
+        fs::remove_dir(dev.join("vda")).unwrap();
+        fs::write(dev.join("vda"), [0; 99]).unwrap();
+        assert_eq!(unknown(), None, "too short for a slot");
+        let mut disk = vec![0; 1 << 20];
+        let at = usize::try_from(receipt::START).unwrap();
+        disk[at..at + 9].copy_from_slice(b"INGOTRCP\x02");
+        fs::write(dev.join("vda"), disk).unwrap();
+        assert!(unknown().unwrap().contains("slot format 2"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use disk::{Candidate, disks, receipt_of};
+pub use disk::{Candidate, SlotError, disk, disks, receipt_of};
 pub use nic::{Link, links, mac_text, nics};
 use wire::Inventory;
 

@@ -16,6 +16,10 @@ pub enum Cut {
     KeepsSome,
     /// All, and half of the sectors of the write that was under way.
     TearsLast,
+    /// Only the write that was under way: it overtook all others.
+    OnlyLast,
+    /// Only the second half of the sectors of the write that was under way.
+    OnlyEndOfLast,
 }
 
 #[derive(Debug)]
@@ -32,6 +36,8 @@ struct State {
     cut: Cut,
     /// Bytes whose reads from the medium are wrong.
     bad: Option<usize>,
+    /// A byte that cannot be read until it is written again.
+    unreadable: Option<usize>,
 }
 
 /// The disk.
@@ -51,6 +57,7 @@ impl MemoryDisk {
             writes: 0,
             cut: Cut::KeepsAll,
             bad: None,
+            unreadable: None,
         };
         MemoryDisk { state: Mutex::new(state), sector }
     }
@@ -73,6 +80,11 @@ impl MemoryDisk {
     /// A byte of the medium reads wrong from now on, until it is written again.
     pub fn rot(&self, at: usize) {
         self.state.lock().unwrap().bad = Some(at);
+    }
+
+    /// Reads of a byte fail from now on, until it is written again.
+    pub fn fail_reads(&self, at: usize) {
+        self.state.lock().unwrap().unreadable = Some(at);
     }
 
     pub fn writes(&self) -> usize {
@@ -101,6 +113,9 @@ impl State {
         if self.bad.is_some_and(|bad| (at..at + bytes.len()).contains(&bad)) {
             self.bad = None;
         }
+        if self.unreadable.is_some_and(|bad| (at..at + bytes.len()).contains(&bad)) {
+            self.unreadable = None;
+        }
         self.cached.push((at, bytes.to_vec()));
         Ok(())
     }
@@ -110,17 +125,22 @@ impl State {
         for (index, (at, bytes)) in cached.iter().enumerate() {
             let kept = match self.cut {
                 Cut::KeepsAll | Cut::TearsLast => true,
-                Cut::LosesAll => false,
+                Cut::LosesAll | Cut::OnlyLast | Cut::OnlyEndOfLast => false,
                 Cut::KeepsSome => index % 2 == 1,
             };
             if kept {
                 self.durable[*at..at + bytes.len()].copy_from_slice(bytes);
             }
         }
-        if self.cut == Cut::TearsLast {
-            let whole = bytes.len() / 2 / sector * sector;
-            self.durable[at..at + whole].copy_from_slice(&bytes[..whole]);
-        }
+        let middle = bytes.len() / 2 / sector * sector;
+        let kept = match self.cut {
+            Cut::TearsLast => 0..middle,
+            Cut::OnlyLast => 0..bytes.len(),
+            // A single sector is written whole or not at all.
+            Cut::OnlyEndOfLast if middle > 0 => middle..bytes.len(),
+            _ => 0..0,
+        };
+        self.durable[at + kept.start..at + kept.end].copy_from_slice(&bytes[kept]);
     }
 }
 
@@ -136,6 +156,9 @@ impl Target for MemoryDisk {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let at = usize::try_from(offset).unwrap();
         let state = self.state.lock().unwrap();
+        if state.unreadable.is_some_and(|bad| (at..at + buffer.len()).contains(&bad)) {
+            return Err(io::Error::other("a bad sector"));
+        }
         let bytes = state.seen.get(at..at + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(bytes);
         Ok(())
