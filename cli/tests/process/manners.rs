@@ -1,6 +1,6 @@
 //! Help, colours, exit codes: what holds for every command.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -68,10 +68,51 @@ fn colour_only_where_it_is_asked_for() {
         end(command.args(args)).stderr.contains('\u{1b}')
     };
     assert!(!coloured(&[], None), "not a terminal");
-    assert!(!coloured(&["--color", "never"], None));
-    assert!(!coloured(&["--color", "auto"], Some("1")));
     assert!(coloured(&["--color", "always"], None));
     assert!(coloured(&["--color", "always"], Some("1")), "said on the command line wins");
+}
+
+#[test]
+fn on_a_terminal_there_is_colour_unless_it_is_forbidden() {
+    let world = World::new();
+    let server = dead_server();
+    let coloured = |option: &str, no_colour: Option<&str>| {
+        let ingot = env!("CARGO_BIN_EXE_ingot");
+        let line = format!("'{ingot}' machine ls --server {server} {option}");
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).current_dir(world.path("."));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        command.env("HOME", world.path(".")).env("TERM", "xterm").env("SHELL", "/bin/sh");
+        command.envs(no_colour.map(|value| ("NO_COLOR", value)));
+        let ended = end(command.stdin(Stdio::null()));
+        assert_eq!(ended.code, 7, "{ended:#?}");
+        assert!(ended.stdout.contains("cannot get the machines"), "{ended:#?}");
+        ended.stdout.contains("\u{1b}[3")
+    };
+    assert!(coloured("", None), "a terminal");
+    assert!(coloured("", Some("")), "empty is as good as unset");
+    assert!(!coloured("", Some("1")));
+    assert!(!coloured("--color never", None));
+    assert!(coloured("--color always", Some("1")), "said on the command line wins");
+}
+
+#[test]
+fn a_mistake_in_a_recipe_ends_with_5_and_shows_its_place() {
+    let world = World::new();
+    let base = "recipe = \"web\"\n[base]\ndistro = \"debian/bookworm\"\n";
+    let table = [
+        (format!("{base}packges = [\"less\"]\n"), "web.toml:4:1: unknown field `packges`"),
+        (format!("{base}packages = 3\n"), "web.toml:4:12: "),
+        ("recipe = \n".to_owned(), "web.toml:1:"),
+    ];
+    for (recipe, place) in table {
+        world.file("web.toml", &recipe);
+        let complaint = world.fails(5, ["build", "web.toml", "-t", "lab/web:1"]);
+        assert!(complaint.starts_with("error: cannot build lab/web:1\n"), "{complaint}");
+        assert!(complaint.contains(place), "{place} is not in\n{complaint}");
+        assert!(complaint.contains("\n  try: "), "{complaint}");
+    }
+    assert_eq!(world.names("."), ["web.toml"], "no store is made, nothing is fetched");
 }
 
 #[test]
