@@ -17,9 +17,10 @@ const LINGER: Duration = Duration::from_secs(1);
 pub fn run<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = build()?;
     let result = runtime.block_on(async {
+        let told_to_stop = told_to_stop()?;
         tokio::select! {
             result = work => result,
-            name = told_to_stop() => Err(interrupted(name?)),
+            name = told_to_stop => Err(interrupted(name)),
         }
     });
     runtime.shutdown_timeout(LINGER);
@@ -31,14 +32,16 @@ pub fn build() -> anyhow::Result<Runtime> {
     Builder::new_multi_thread().enable_all().build().context("cannot start worker threads")
 }
 
-/// Waits for the first SIGINT or SIGTERM and names it.
-pub async fn told_to_stop() -> anyhow::Result<&'static str> {
+/// Listens for SIGINT and SIGTERM from this call on; the future names the first.
+pub fn told_to_stop() -> anyhow::Result<impl Future<Output = &'static str>> {
     let listen = |kind| signal(kind).context("cannot listen for signals");
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
-    Ok(tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        }
     })
 }
 

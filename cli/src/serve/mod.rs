@@ -66,6 +66,8 @@ async fn check(settings: &Settings, out: &Out) -> anyhow::Result<()> {
 }
 
 async fn run(settings: &Settings) -> anyhow::Result<()> {
+    // Before anybody hears of it: a signal that nobody listens for kills.
+    let told_to_stop = runtime::told_to_stop()?;
     let parts = Parts::open(settings).await?;
     let server = match parts.boot(settings, &settings.state)? {
         Some(prepared) => Some(Arc::new(boot::start(prepared, parts.controller.clone()).await?)),
@@ -84,7 +86,7 @@ async fn run(settings: &Settings) -> anyhow::Result<()> {
     );
     let Parts { listener, db, .. } = parts;
     let served = tokio::spawn(http::serve(listener, router, stop.clone()));
-    let signal = runtime::told_to_stop().await?;
+    let signal = told_to_stop.await;
     info!(signal, drain_secs = http::DRAIN.as_secs(), "stopping, running transfers may finish");
     stop.cancel();
     let whole =
