@@ -121,7 +121,9 @@ pub enum FetchError {
         found: String,
     },
     /// A frame does not give the chunk that it should.
-    #[error("{url}: the frame at {offset} does not give chunk {id}: run `ingot check --data` where the store is")]
+    #[error(
+        "{url}: the frame at {offset} does not give chunk {id}: run `ingot check --data` where the store is"
+    )]
     Chunk {
         /// What was asked for.
         url: String,
