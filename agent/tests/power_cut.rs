@@ -60,7 +60,14 @@ fn check(disk: &[u8], old: &[u8], new: &Sample) {
 }
 
 fn cut_everywhere(old: &[u8], new: &Sample, server: &Server) {
-    for cut in [Cut::KeepsAll, Cut::LosesAll, Cut::KeepsSome, Cut::TearsLast] {
+    for cut in [
+        Cut::KeepsAll,
+        Cut::LosesAll,
+        Cut::KeepsSome,
+        Cut::TearsLast,
+        Cut::OnlyLast,
+        Cut::OnlyEndOfLast,
+    ] {
         for writes in 0.. {
             let disk = MemoryDisk::new(old.to_vec(), 512);
             disk.cut_after(writes, cut);

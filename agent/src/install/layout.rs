@@ -60,8 +60,9 @@ pub struct Layout {
     /// Behind the last partition: the backup of the partition table, in an
     /// image's place.
     pub tail: Range<u64>,
-    /// Zeroed before anything is written: head, tail, and the end of the disk.
-    pub wiped: [Range<u64>; 3],
+    /// Zeroed before anything is written, in this order: the first sector, the
+    /// rest of the head, the end of the disk, the tail.
+    pub wiped: [Range<u64>; 4],
     disk_bytes: u64,
 }
 
@@ -89,7 +90,9 @@ impl Layout {
         let head = 0..receipt::START;
         let tail = last.max(image.saturating_sub(TAIL_BYTES))..image;
         let end = disk.saturating_sub(TAIL_BYTES).max(receipt::END)..disk;
-        Ok(Layout { wiped: [head.clone(), tail.clone(), end], head, tail, disk_bytes: disk })
+        let sector = u64::from(envelope.sector_bytes);
+        let wiped = [0..sector, sector..head.end, end, tail.clone()];
+        Ok(Layout { wiped, head, tail, disk_bytes: disk })
     }
 
     /// Whether an image leaves room at the end of its disk.

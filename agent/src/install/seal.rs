@@ -82,6 +82,9 @@ pub fn write_durably(
 /// Zeroes what makes a disk boot and notes that an installation is under way,
 /// before anything else is written.
 ///
+/// The first sector goes first and alone, as it comes last and alone: a disk
+/// that has it still boots the old OS, of which nothing is gone then.
+///
 /// A disk that has a receipt gets the new one first, so that the old one never
 /// speaks for a disk whose boot code is gone. A foreign disk is wiped first:
 /// there the slot may lie inside a filesystem that still boots.
@@ -100,9 +103,9 @@ pub fn begin(
         let bytes = range.end.saturating_sub(range.start);
         if bytes > 0 {
             tally.wrote(target.zero(range.start, bytes).map_err(failed)?);
+            target.flush().map_err(failed)?;
         }
     }
-    target.flush().map_err(|source| SealError::Disk { offset: 0, source })?;
     if !had_receipt {
         write_durably(target, receipt::START, slot, tally)?;
     }
