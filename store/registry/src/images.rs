@@ -42,8 +42,8 @@ pub(crate) async fn locations(
     request: HeaderMap,
 ) -> Response {
     let answer = async {
-        let locations = shared.repo.locations(&parse(&digest)?).await?;
-        Ok(changing(&request, Bytes::from(locations.encode())))
+        let bytes = shared.repo.locations_bytes(&parse(&digest)?).await?;
+        Ok(changing(&request, bytes))
     };
     finish(&shared, answer.await)
 }

@@ -27,7 +27,7 @@ pub struct Problem {
     pub what: String,
     /// What to do about it.
     pub advice: String,
-    /// Images that cannot be read because of it.
+    /// Images that cannot be read because of it, or once it is removed as advised.
     pub images: Vec<Digest>,
 }
 
@@ -66,6 +66,8 @@ struct Packs {
 
 const IMPORT_AGAIN: &str = "import or build the images again that are listed; what is left of \
                             them is kept";
+const REMOVE_AND_IMPORT: &str = "remove the file, then import or build the images again that are \
+                                 listed: while it is there, its chunks count as stored";
 const INDEX_ADVICE: &str = "remove the file; it is built again from the packs when the store is \
                             opened next";
 
@@ -186,7 +188,14 @@ impl Repo {
         };
         match checked.await {
             Ok(table) => {
-                for (id, _) in table.distinct().filter(|(id, _)| !packs.good.contains(id)) {
+                // What is good in a damaged pack is lost too once it is removed.
+                let index = self.index.snapshot();
+                let bad: HashSet<PackName> = packs.problems.iter().map(|p| p.pack).collect();
+                let in_bad =
+                    |id: &Digest| index.get_any(id).is_some_and(|place| bad.contains(&place.pack));
+                let is_lost =
+                    |id: &Digest| !packs.good.contains(id) || (!bad.is_empty() && in_bad(id));
+                for (id, _) in table.distinct().filter(|(id, _)| is_lost(id)) {
                     lost.entry(id).or_default().push(image.digest);
                 }
                 None
@@ -216,30 +225,36 @@ impl Repo {
                 None => homeless.extend(images),
             }
         }
-        let mut push = |file: String, what: String, images: HashSet<Digest>| {
+        let mut push = |file: String, what: String, advice: &str, images: HashSet<Digest>| {
             let mut images: Vec<Digest> = images.into_iter().collect();
             images.sort_unstable();
-            report.problems.push(Problem { file, what, advice: IMPORT_AGAIN.to_owned(), images });
+            report.problems.push(Problem { file, what, advice: advice.to_owned(), images });
         };
         for problem in &packs.problems {
             let images = hit.remove(&problem.pack).unwrap_or_default();
-            push(pack_key(&problem.pack).to_string(), problem.what.clone(), images);
+            let file = pack_key(&problem.pack).to_string();
+            push(file, problem.what.clone(), REMOVE_AND_IMPORT, images);
         }
         let rows = self.database.packs().await?;
         let rows: HashSet<PackName> = rows.iter().filter_map(|row| row.parse().ok()).collect();
         for name in rows.iter().filter(|name| !packs.tables.contains_key(name)) {
             let images = hit.remove(name).unwrap_or_default();
-            push(pack_key(name).to_string(), "it is missing".to_owned(), images);
+            // Its chunks may have come into other packs since.
+            if !images.is_empty() || !homeless.is_empty() {
+                let file = pack_key(name).to_string();
+                push(file, "it is missing".to_owned(), IMPORT_AGAIN, images);
+            }
         }
         for (name, images) in hit {
             push(
                 pack_key(&name).to_string(),
                 "chunks that it should have are missing".to_owned(),
+                IMPORT_AGAIN,
                 images,
             );
         }
         if !homeless.is_empty() {
-            push("packs".to_owned(), "chunks are in no pack".to_owned(), homeless);
+            push("packs".to_owned(), "chunks are in no pack".to_owned(), IMPORT_AGAIN, homeless);
         }
         report.unneeded_packs =
             packs.tables.keys().filter(|name| !rows.contains(name)).count() as u64;

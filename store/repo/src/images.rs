@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use serde::Serialize;
-use store_format::{ChunkTable, Envelope, Extent, Location, Locations, PackName, envelope, table};
+use store_format::{ChunkTable, Envelope, Extent, PackName, envelope, table};
 use wire::{Digest, Reference};
 
 use crate::database::ImageRow;
@@ -238,37 +238,6 @@ impl Repo {
         let bytes = self.blob(&row.table, table::BYTES_MAX).await?;
         ChunkTable::decode(&bytes)
             .map_err(|source| ReadError::Table { key: blob_key(&row.table).to_string(), source })
-    }
-
-    /// Where the chunks of an image are.
-    pub async fn locations(&self, digest: &Digest) -> Result<Locations, ReadError> {
-        let table = self.table(digest).await?;
-        match self.locate(&table) {
-            // Perhaps another process stored them a moment ago.
-            Err(ReadError::Chunk { .. }) => {
-                self.index.refresh()?;
-                self.catch_up().await?;
-                self.locate(&table)
-            }
-            found => found,
-        }
-    }
-
-    fn locate(&self, table: &ChunkTable) -> Result<Locations, ReadError> {
-        let index = self.index.snapshot();
-        let mut numbers: HashMap<PackName, u32> = HashMap::new();
-        let mut locations = Locations::default();
-        for (id, _) in table.distinct() {
-            let place = index.get(&id).ok_or(ReadError::Chunk { id })?;
-            let next = u32::try_from(locations.packs.len()).unwrap_or(u32::MAX);
-            let pack = *numbers.entry(place.pack).or_insert(next);
-            if pack == next {
-                locations.packs.push(place.pack);
-            }
-            let (offset, frame_len) = (place.entry.offset, place.entry.frame_len);
-            locations.chunks.push(Location { pack, offset, frame_len });
-        }
-        Ok(locations)
     }
 
     /// Bytes of a pack.

@@ -33,6 +33,8 @@ pub(crate) struct Snapshot {
     segments: Arc<Vec<Arc<Mapped>>>,
     /// Packs that are in the segments, but not in the store.
     dead: Arc<HashSet<PackName>>,
+    /// Another number for every change.
+    pub(crate) generation: u64,
 }
 
 /// The index of a store.
@@ -131,7 +133,9 @@ impl Index {
     }
 
     fn change(&self, change: impl FnOnce(&mut Snapshot)) {
-        change(&mut self.now.write().unwrap_or_else(PoisonError::into_inner));
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut now);
+        now.generation += 1;
     }
 
     /// Names of the segments' files.

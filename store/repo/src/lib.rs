@@ -23,6 +23,7 @@ mod images;
 mod index;
 mod ingest;
 mod layout;
+mod locations;
 mod map;
 mod mbr;
 mod open;

@@ -12,6 +12,7 @@ use sqlx::migrate::MigrateError;
 
 use crate::database::{self, Database};
 use crate::index::Index;
+use crate::locations::Placed;
 use crate::packs::{self, PackError};
 use crate::storage::{Storage, StorageError};
 
@@ -39,6 +40,7 @@ pub struct Repo {
     pub(crate) storage: Storage,
     pub(crate) database: Database,
     pub(crate) index: Index,
+    pub(crate) placed: Placed,
 }
 
 /// Why a store could not be made or opened.
@@ -164,7 +166,7 @@ impl Repo {
             Database::open(&storage.home, true).await.map_err(|e| database_error(&at, e))?;
         let failed = |source| OpenError::Storage { at: at.clone(), source };
         let index = Index::open(storage.clone()).await.map_err(failed)?;
-        let repo = Repo { storage, database, index };
+        let repo = Repo { storage, database, index, placed: Placed::default() };
         repo.catch_up().await.map_err(failed)?;
         Ok(repo)
     }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use common::faulty::{Fault, Plan, storage};
-use common::{Lab, MIB, gpt_disk, noise, sparse};
+use common::{Lab, MIB, gpt_disk, noise, options, sparse};
 use store_repo::{ExportError, OpenError, Repo};
 
 /// Changes one byte.
@@ -324,4 +324,71 @@ async fn packs_that_the_disk_does_not_give_do_not_shut_the_store() {
     let problem = report.problems.iter().find(|problem| problem.file == pack);
     assert!(problem.is_some(), "{report:?}");
     assert!(report.problems.iter().any(|problem| problem.images == [digest]), "{report:?}");
+}
+
+#[tokio::test]
+async fn the_advice_for_a_damaged_pack_works_while_the_store_is_open() {
+    for table_too in [false, true] {
+        let lab = Lab::new().await;
+        let disk = gpt_disk(&lab.path("disk"), 512, 1);
+        let digest = lab.import(&disk, "x").await.digest;
+        // Needs only chunks of the same pack that stay good.
+        let half = lab.path("half");
+        let bytes = fs::read(&disk).unwrap();
+        fs::write(&half, &bytes[9 << 20..25 << 20]).unwrap();
+        let other = lab.import(&half, "half").await.digest;
+        let server = common::open(&lab.store()).await;
+        server.export(&digest, &lab.path("exported")).await.unwrap();
+        server.locations_bytes(&digest).await.unwrap();
+        let pack = lab.files("packs").remove(0);
+        flip(&pack, 64);
+        if table_too {
+            flip(&pack, fs::metadata(&pack).unwrap().len() as usize - 100);
+        }
+        let report = lab.repo.check(true).await.unwrap();
+        let problem = report.problems.iter().find(|p| p.file == key(&lab, &pack)).unwrap();
+        assert!(problem.advice.starts_with("remove the file, then import"), "{problem:?}");
+        let mut both = [digest, other];
+        both.sort_unstable();
+        assert_eq!(problem.images, both, "{problem:?}");
+        fs::remove_file(lab.store().join(&problem.file)).unwrap();
+        // As the command does it: a process of its own.
+        let command = common::open(&lab.store()).await;
+        let again = common::import(&command, &disk, options("x")).await.unwrap();
+        assert!(again.new_chunks > 0 && again.digest == digest);
+        common::import(&command, &half, options("half")).await.unwrap();
+        for repo in [&server, &lab.repo, &command] {
+            for (image, from) in [(digest, &disk), (other, &half)] {
+                let exported = lab.path("exported");
+                repo.export(&image, &exported).await.unwrap();
+                assert!(fs::read(exported).unwrap() == fs::read(from).unwrap());
+                let bytes = repo.locations_bytes(&image).await.unwrap();
+                assert_eq!(bytes, repo.locations(&image).await.unwrap().encode());
+            }
+            assert_eq!(repo.check(true).await.unwrap().problems, []);
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_that_are_kept_never_name_a_pack_that_was_removed() {
+    let lab = Lab::new().await;
+    let disk = gpt_disk(&lab.path("disk"), 512, 1);
+    let digest = lab.import(&disk, "x").await.digest;
+    let first = lab.repo.locations_bytes(&digest).await.unwrap();
+    assert_eq!(lab.repo.locations_bytes(&digest).await.unwrap().as_ptr(), first.as_ptr());
+    fs::remove_file(lab.files("packs").remove(0)).unwrap();
+    assert!(lab.repo.locations_bytes(&digest).await.is_err());
+    // With something before it, its chunks come into a pack of another name.
+    let more = lab.path("more");
+    let disk_bytes = fs::read(&disk).unwrap();
+    fs::write(&more, [&noise(5, 1 << 20)[..], &disk_bytes[9 << 20..25 << 20]].concat()).unwrap();
+    let command = common::open(&lab.store()).await;
+    common::import(&command, &more, options("more")).await.unwrap();
+    common::import(&command, &disk, options("x")).await.unwrap();
+    assert!(lab.repo.locations_bytes(&digest).await.is_ok());
+    lab.repo.export(&digest, &lab.path("exported")).await.unwrap();
+    assert!(fs::read(lab.path("exported")).unwrap() == disk_bytes);
+    // What the images need is there, so the removed pack is no loss.
+    assert_eq!(lab.repo.check(true).await.unwrap().problems, []);
 }
