@@ -23,6 +23,8 @@ pub struct Metrics {
     pub events: Counter,
     /// Events that were recorded before.
     pub events_repeated: Counter,
+    /// Events acknowledged once that are not in the records.
+    pub events_lost: Counter,
     /// Events not taken because one before them is missing.
     pub events_after_gap: Counter,
     /// Machines sent to the loader.
@@ -52,6 +54,7 @@ impl Metrics {
             ("orders_hold", "Orders to hold given", &self.orders_hold),
             ("events", "Events recorded", &self.events),
             ("events_repeated", "Events that were recorded before", &self.events_repeated),
+            ("events_lost", "Events acknowledged once and not recorded", &self.events_lost),
             ("events_after_gap", "Events not taken, one before is missing", &self.events_after_gap),
             ("boots_loader", "Machines sent to the loader", &self.boots_loader),
             ("boots_disk", "Machines sent to their disk", &self.boots_disk),

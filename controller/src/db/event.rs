@@ -9,23 +9,21 @@ use super::{Connection, DbError, from_json, from_sql, parsed, to_json, to_sql};
 /// Events in one statement: ten values each, far below what databases allow.
 const ROWS_MAX: usize = 100;
 
-/// Up to which number the events of a boot are recorded; none where the boot
-/// never checked in.
+/// Up to which number the events of a boot are recorded, once it has begun.
 pub(crate) async fn seq(
     c: &mut Connection,
     machine: &MachineId,
     boot: &str,
-) -> Result<Option<u64>, DbError> {
-    let row: Option<(i64,)> =
-        sqlx::query_as("SELECT seq FROM boots WHERE machine = $1 AND boot = $2")
-            .bind(machine.as_str())
-            .bind(boot)
-            .fetch_optional(c)
-            .await?;
-    row.map(|(seq,)| from_sql(seq, "boots.seq")).transpose()
+) -> Result<u64, DbError> {
+    let (seq,): (i64,) = sqlx::query_as("SELECT seq FROM boots WHERE machine = $1 AND boot = $2")
+        .bind(machine.as_str())
+        .bind(boot)
+        .fetch_one(c)
+        .await?;
+    from_sql(seq, "boots.seq")
 }
 
-/// Records that a boot checked in, unless it has before.
+/// Begins the record of a boot, unless it has one.
 pub(crate) async fn begin(
     c: &mut Connection,
     machine: &MachineId,

@@ -15,7 +15,12 @@ use crate::state::{Changes, Recorded, Report, Run, reconcile};
 impl Controller {
     /// Records events in the order of their numbers and says up to which
     /// number all are durable. One that was recorded before is passed over; of
-    /// those after a missing one nothing is recorded, so that they come again.
+    /// those after one missing in the batch nothing is recorded, so that they
+    /// come again.
+    ///
+    /// An agent keeps what is not acknowledged and sends it first. What is
+    /// missing before a batch was therefore acknowledged once, and its record
+    /// lost: the log says so and goes on, for nobody can send it again.
     pub async fn events(
         &self,
         batch: &EventBatch,
@@ -26,14 +31,19 @@ impl Controller {
         let mut transaction = self.db.write().await?;
         let c = &mut *transaction;
         let mut record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
-        let recorded = event::seq(c, id, boot).await?.ok_or_else(|| unknown_boot(id, boot))?;
+        // A boot that is not known checked in before the records were lost.
+        event::begin(c, id, boot, now).await?;
+        let recorded = event::seq(c, id, boot).await?;
         let (new, repeated) = in_order(events, recorded);
+        let runs = runs_of(c, id, new).await?;
+        let new: Vec<Event> = new.iter().map(|event| placed(event, &runs)).collect();
+        let lost = lost(new.first(), recorded);
         let mut seq = recorded;
-        check_runs(c, id, new).await?;
 
         let mut changed = Vec::new();
-        event::add(c, id, record.records + 1, boot, new, now).await?;
-        for item in new {
+        let entries: Vec<Event> = lost.iter().chain(&new).cloned().collect();
+        event::add(c, id, record.records + 1, boot, &entries, now).await?;
+        for item in &entries {
             record.records += 1;
             seq = item.seq;
             changed.extend(advance(c, &mut record, item, now).await?);
@@ -46,6 +56,11 @@ impl Controller {
         for (before, changes) in &changed {
             self.note(Some(before), changes);
         }
+        if let Some(Event { seq: last, .. }) = lost {
+            let first = recorded + 1;
+            tracing::warn!(machine = %id, boot, first, last, "events lost: acknowledged, not recorded");
+            self.metrics.events_lost.inc_by(last - recorded);
+        }
         self.metrics.events.inc_by(u64::try_from(new.len()).unwrap_or_default());
         self.metrics.events_repeated.inc_by(u64::try_from(repeated).unwrap_or_default());
         let gap = events.len() - repeated - new.len();
@@ -57,37 +72,59 @@ impl Controller {
     }
 }
 
-/// Those that follow on what is recorded without a gap, and how many before
-/// them are recorded already.
+/// Those that follow on each other without a gap, and how many before them are
+/// recorded already. Only the first of a batch may be beyond what is recorded.
 fn in_order(events: &[Event], recorded: u64) -> (&[Event], usize) {
     let repeated = events.iter().take_while(|event| event.seq <= recorded).count();
     let rest = &events[repeated..];
+    let ascending = events.is_sorted_by(|one, next| one.seq < next.seq);
+    let next = match rest.first() {
+        Some(first) if repeated == 0 && ascending => first.seq,
+        _ => recorded + 1,
+    };
     let follows = |(event, expected): &(&Event, u64)| event.seq == *expected;
-    let new = rest.iter().zip(recorded + 1..).take_while(follows).count();
+    let new = rest.iter().zip(next..).take_while(follows).count();
     (&rest[..new], repeated)
 }
 
-/// Refuses reports for runs that this machine does not have.
-async fn check_runs(
+/// The entry that takes the place of the events between what is recorded and
+/// the first new one, where there are any: it has the number of the last.
+fn lost(first: Option<&Event>, recorded: u64) -> Option<Event> {
+    let first = first.filter(|first| first.seq > recorded + 1)?;
+    let seq = first.seq - 1;
+    let line = format!(
+        "events {} to {seq} of this boot are lost: the controller had them, and its records were \
+         lost or restored from a backup since",
+        recorded + 1
+    );
+    Some(Event { seq, kind: EventKind::Log { line }, ..first.clone() })
+}
+
+/// The runs of this machine that events name. Others were lost with the
+/// records, or belong to what this machine was taken for before that.
+async fn runs_of(
     c: &mut Connection,
     machine: &MachineId,
     events: &[Event],
-) -> Result<(), ControllerError> {
-    let runs: BTreeSet<&RunId> = events.iter().filter_map(|event| event.run.as_ref()).collect();
-    for id in runs {
-        match run::get(c, id).await? {
-            Some(run) if run.machine == *machine => {}
-            Some(_) => {
-                let text = format!("run {id} is not of machine {machine}: check in again");
-                return Err(ControllerError::Missing(text));
-            }
-            None => {
-                let text = format!("there is no run {id}: check in again for an order");
-                return Err(ControllerError::Missing(text));
-            }
+) -> Result<BTreeSet<RunId>, ControllerError> {
+    let named: BTreeSet<&RunId> = events.iter().filter_map(|event| event.run.as_ref()).collect();
+    let mut runs = BTreeSet::new();
+    for id in named {
+        if run::get(c, id).await?.is_some_and(|run| run.machine == *machine) {
+            runs.insert(id.clone());
+        } else {
+            tracing::warn!(%machine, run = %id, "events of a run that this machine does not have");
         }
     }
-    Ok(())
+    Ok(runs)
+}
+
+/// An event as it is recorded: of no run, where its run is none of these.
+fn placed(event: &Event, runs: &BTreeSet<RunId>) -> Event {
+    match &event.run {
+        Some(run) if !runs.contains(run) => Event { run: None, attempt: 0, ..event.clone() },
+        _ => event.clone(),
+    }
 }
 
 /// Lets an event change its run, where it is the machine's current one.
@@ -118,10 +155,4 @@ async fn advance(
 
 pub(super) fn unknown_machine(id: &MachineId) -> ControllerError {
     ControllerError::Missing(format!("there is no machine {id}: `ingot machine ls` lists all"))
-}
-
-fn unknown_boot(id: &MachineId, boot: &str) -> ControllerError {
-    ControllerError::Missing(format!(
-        "boot {boot} of machine {id} never checked in: check in before reporting events"
-    ))
 }

@@ -1,7 +1,7 @@
 //! A controller on a database of its own, a store that is a table, and agents.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -95,8 +95,14 @@ impl World {
 
     /// Stops the controller and starts another on the same records.
     pub async fn restart(&mut self) {
+        self.restart_after(|_| ()).await;
+    }
+
+    /// As [`World::restart`]; in between something happens to the database.
+    pub async fn restart_after(&mut self, happens: impl FnOnce(&Path)) {
         self.db.close().await;
         let path = self.dir.path().join("c.db");
+        happens(&path);
         (self.db, self.controller) = start(path, &self.policy, &self.images, &self.random).await;
     }
 

