@@ -30,9 +30,9 @@ pub struct Summary {
 impl Summary {
     /// Prints it.
     pub fn print(&self) {
-        println!("{:34}{:>14}{:>14}", "", "first", "second");
+        println!("{:34}{:>18}{:>18}", "", "first", "second");
         self.row("from power-on to login", |on| seconds(on.to_login));
-        for step in ["inventory", "network", "check-in", "plan", "transfer", "verify", "seal"] {
+        for step in ["plan", "transfer", "verify", "seal"] {
             self.row(&format!("  {step}"), |on| on.step(step));
         }
         self.row("image bytes over the network", |on| mib(on.image_bytes_sent));
@@ -62,7 +62,7 @@ impl Summary {
     }
 
     fn row(&self, name: &str, value: impl Fn(&PowerOn) -> String) {
-        println!("{name:34}{:>14}{:>14}", value(&self.first), value(&self.second));
+        println!("{name:34}{:>18}{:>18}", value(&self.first), value(&self.second));
     }
 }
 
