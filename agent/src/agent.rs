@@ -10,7 +10,7 @@ use wire::{DeployOrder, HoldOrder, Inventory, MachineId, Order, Start, Step};
 use crate::choose::{ChooseError, choose, describe};
 use crate::console::printable;
 use crate::controller::{Controller, ControllerError};
-use crate::install::{InstallError, Job, install, objection};
+use crate::install::{InstallError, Job, install};
 use crate::inventory::{self, Candidate, Roots};
 use crate::report::{Report, chain};
 use crate::start::{self, Exit, LoadError};
@@ -194,8 +194,7 @@ impl Agent {
         if let Some(why) = disk.receipt_unknown.clone() {
             return self.failed_plan(DeployError::Receipt { disk: describe(disk), why });
         }
-        let bytes = disk.disk.size_bytes;
-        match objection(disk.disk.receipt.as_ref(), order, disk.identity(), bytes) {
+        match disk.disk.not_installed(order.image) {
             None => self.skip_installation(&describe(disk)),
             Some(reason) => {
                 report.say(&format!("{}: {reason}", disk.disk.name));
@@ -251,7 +250,7 @@ impl Agent {
             machine,
             envelope: envelope.clone(),
             disk: describe(disk),
-            identity: disk.identity().map(str::to_owned),
+            identity: disk.disk.identity().map(str::to_owned),
             target: &target,
             client,
             report: &self.report,

@@ -1,7 +1,7 @@
 //! Which disk an image goes to. A wrong guess destroys somebody's data, so
 //! nothing is guessed.
 
-use wire::{Bus, DiskChoice};
+use wire::DiskChoice;
 
 use crate::inventory::Candidate;
 use crate::progress::size;
@@ -56,33 +56,7 @@ pub fn choose<'a>(
 
 /// Why a disk is not to be written to.
 fn objection(candidate: &Candidate, choice: &DiskChoice) -> Option<String> {
-    let disk = &candidate.disk;
-    if let Some(used_by) = &candidate.used_by {
-        return Some(used_by.clone());
-    }
-    let never = [
-        (disk.read_only, "it is read-only"),
-        (disk.removable, "it is removable"),
-        (disk.bus == Some(Bus::Usb), "it is a USB disk"),
-    ];
-    if let Some((_, why)) = never.into_iter().find(|(applies, _)| *applies) {
-        return Some(why.to_owned());
-    }
-    let texts = [
-        ("serial", &choice.serial, &disk.serial),
-        ("wwid", &choice.wwid, &disk.wwid),
-        ("model", &choice.model, &disk.model),
-    ];
-    for (what, wanted, has) in texts {
-        if wanted.is_some() && wanted != has {
-            return Some(format!("its {what} is not {:?}", wanted.as_deref().unwrap_or_default()));
-        }
-    }
-    let bytes = disk.size_bytes;
-    if choice.size_bytes_min.is_some_and(|min| bytes < min) {
-        return Some("it is too small".to_owned());
-    }
-    choice.size_bytes_max.is_some_and(|max| bytes > max).then(|| "it is too large".to_owned())
+    candidate.used_by.clone().or_else(|| choice.objection(&candidate.disk))
 }
 
 /// A disk as people recognise it: `vda (4.0 GiB, virtio, serial X)`.
@@ -98,7 +72,7 @@ pub fn describe(candidate: &Candidate) -> String {
 
 #[cfg(test)]
 mod tests {
-    use wire::Disk;
+    use wire::{Bus, Disk};
 
     use super::*;
 

@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::atomic::Ordering;
 
-use agent::install::{InstallError, Job, install, objection};
+use agent::install::{InstallError, Job, install};
 use agent::receipt;
 use agent::target::{Disk, Target};
 use support::server::Fault;
@@ -178,21 +178,20 @@ fn an_equal_receipt_on_the_same_disk_needs_nothing() {
     let sample = sample(512, 1);
     let server = Server::start(&[&sample]);
     let disk = old_disk();
-    let order = order(&sample);
-    let why = |disk: &MemoryDisk, identity, bytes| {
-        objection(receipt_on(&disk.bytes_now()).as_ref(), &order, identity, bytes)
+    let why = |serial: Option<&str>, size_bytes, image| {
+        let receipt = receipt_on(&disk.bytes_now());
+        let serial = serial.map(str::to_owned);
+        wire::Disk { size_bytes, serial, receipt, ..wire::Disk::default() }.not_installed(image)
     };
-    assert_eq!(why(&disk, Some("S-1"), DISK).unwrap(), "the disk has no receipt");
+    let image = order(&sample).image;
+    assert_eq!(why(Some("S-1"), DISK, image).unwrap(), "the disk has no receipt");
     run(&server, &sample, &disk).0.unwrap();
-    assert_eq!(why(&disk, Some("S-1"), DISK), None);
-    assert!(why(&disk, Some("S-2"), DISK).unwrap().contains("another disk"));
-    assert!(why(&disk, None, DISK).unwrap().contains("another disk"));
-    assert!(why(&disk, Some("S-1"), DISK + 512).unwrap().contains("another disk"));
-    let other = support::order(&support::sample(512, 2));
-    let receipt = receipt_on(&disk.bytes_now());
-    assert!(
-        objection(receipt.as_ref(), &other, Some("S-1"), DISK).unwrap().contains("test/image:1")
-    );
+    assert_eq!(why(Some("S-1"), DISK, image), None);
+    assert!(why(Some("S-2"), DISK, image).unwrap().contains("another disk"));
+    assert!(why(None, DISK, image).unwrap().contains("another disk"));
+    assert!(why(Some("S-1"), DISK + 512, image).unwrap().contains("another disk"));
+    let other = support::order(&support::sample(512, 2)).image;
+    assert!(why(Some("S-1"), DISK, other).unwrap().contains("test/image:1"));
 }
 
 #[test]

@@ -61,8 +61,12 @@ pub fn decide(asking: Asking<'_>) -> (BootDecision, String) {
     };
     // Sealed is enough: the machine may have restarted before its last event
     // arrived, and what seals is what makes the disk start.
-    let sealed =
-        matches!(run.state, RunState::Starting | RunState::Succeeded | RunState::AlreadyInstalled);
+    // A receipt that was only reported is not: the agent has yet to compare it.
+    let sealed = match run.state {
+        RunState::Starting | RunState::Succeeded => true,
+        RunState::AlreadyInstalled => run.ended.is_some(),
+        _ => false,
+    };
     match (sealed, target.start) {
         (true, Start::Reboot | Start::PowerOff | Start::Unknown) => {
             (BootDecision::Disk, format!("run {} installed it to start from its disk", run.id))
@@ -108,7 +112,7 @@ mod tests {
             cause: None,
             created: 0,
             changed: 0,
-            ended: None,
+            ended: state.is_over().then_some(0),
         }
     }
 
@@ -136,6 +140,16 @@ mod tests {
             assert_eq!(decide(asking).0, expected, "{state:?} {start:?}");
             let asking = Asking::Known { held: Some("x"), run: Some(&run), wanted: &wanted };
             assert_eq!(decide(asking).0, Loader, "held, {state:?} {start:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_found_installed_is_started_from_its_disk_once_the_agent_has_compared_it() {
+        let wanted = Wanted::Deploy(Box::new(target(Start::Reboot)));
+        for (ended, expected) in [(None, BootDecision::Loader), (Some(5), BootDecision::Disk)] {
+            let run = Run { ended, ..run(RunState::AlreadyInstalled, Start::Reboot) };
+            let asking = Asking::Known { held: None, run: Some(&run), wanted: &wanted };
+            assert_eq!(decide(asking).0, expected, "{ended:?}");
         }
     }
 

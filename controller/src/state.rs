@@ -7,8 +7,8 @@
 
 use wire::admin::{MachineState, RunState, UnixMs};
 use wire::{
-    DeployOrder, Digest, DiskChoice, HoldOrder, MachineId, Order, Outcome, Reference, RunId, Start,
-    Step,
+    DeployOrder, Digest, Disk, DiskChoice, HoldOrder, MachineId, Order, Outcome, Reference, RunId,
+    Start, Step,
 };
 
 /// Attempts of one run before its machine is held: a machine that cannot be
@@ -89,8 +89,8 @@ pub enum Report<'a> {
     CheckIn {
         /// Its boot.
         boot: &'a str,
-        /// The images that the machine's disks have receipts of, installed.
-        installed: &'a [Digest],
+        /// The machine's disks, with their receipts.
+        disks: &'a [Disk],
         /// What the policy wants.
         wanted: &'a Wanted,
         /// Name of the run, should one begin.
@@ -131,9 +131,9 @@ pub struct Changes {
 /// answered. None where the report changes nothing.
 pub fn reconcile(recorded: Recorded<'_>, report: Report<'_>, now: UnixMs) -> Option<Changes> {
     match report {
-        Report::CheckIn { boot, installed, wanted, fresh } => {
-            let run = recorded.run.cloned().map(|run| rebooted(run, boot, installed, now));
-            let asked = CheckIn { machine: recorded.machine, boot, installed, fresh, now };
+        Report::CheckIn { boot, disks, wanted, fresh } => {
+            let run = recorded.run.cloned().map(|run| rebooted(run, boot, disks, now));
+            let asked = CheckIn { machine: recorded.machine, boot, disks, fresh, now };
             Some(match (recorded.held, wanted) {
                 (Some(reason), _) => asked.hold(run, MachineState::Held, reason),
                 (None, Wanted::Hold(reason)) => asked.hold(run, MachineState::Held, reason),
@@ -173,13 +173,20 @@ impl Run {
     }
 }
 
+/// Whether a disk that the target may go to has its image. What another disk
+/// has does not count.
+fn installed(disks: &[Disk], target: &Target) -> bool {
+    let mut eligible = disks.iter().filter(|disk| target.disk.objection(disk).is_none());
+    eligible.any(|disk| disk.not_installed(target.image).is_none())
+}
+
 /// A run whose machine has started anew: either it was finished and the last
 /// events were lost, or this attempt was.
-fn rebooted(run: Run, boot: &str, installed: &[Digest], now: UnixMs) -> Run {
+fn rebooted(run: Run, boot: &str, disks: &[Disk], now: UnixMs) -> Run {
     if run.state.is_over() || run.state == RunState::Retrying || run.boot == boot {
         return run;
     }
-    if installed.contains(&run.target.image) {
+    if installed(disks, &run.target) {
         return Run { cause: None, ..run.became(RunState::Succeeded, now) };
     }
     let cause = format!("the machine started anew while {}", doing(run.state));
@@ -190,7 +197,7 @@ fn rebooted(run: Run, boot: &str, installed: &[Digest], now: UnixMs) -> Run {
 struct CheckIn<'a> {
     machine: &'a MachineId,
     boot: &'a str,
-    installed: &'a [Digest],
+    disks: &'a [Disk],
     fresh: &'a RunId,
     now: UnixMs,
 }
@@ -249,7 +256,7 @@ impl CheckIn<'_> {
 
     fn begin(&self, closed: Option<Run>, target: &Target) -> Changes {
         let closed = closed.map(|run| Run { ended: run.ended.or(Some(self.now)), ..run });
-        let there = self.installed.contains(&target.image);
+        let there = installed(self.disks, target);
         let run = Run {
             id: self.fresh.clone(),
             machine: self.machine.clone(),

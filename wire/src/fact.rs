@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Receipt;
+use crate::{Digest, Receipt, ReceiptState};
 
 /// Everything that an agent can tell of its machine. What a machine cannot
 /// tell is `None`, never a failure.
@@ -121,6 +121,30 @@ pub struct Disk {
     pub read_only: bool,
     /// What is installed on it, where we installed it.
     pub receipt: Option<Receipt>,
+}
+
+impl Disk {
+    /// What tells this disk from every other: its world-wide id or serial number.
+    pub fn identity(&self) -> Option<&str> {
+        self.wwid.as_deref().or(self.serial.as_deref())
+    }
+
+    /// Why this disk does not count as installed with an image; `None` where it does.
+    pub fn not_installed(&self, image: Digest) -> Option<String> {
+        let Some(receipt) = &self.receipt else {
+            return Some("the disk has no receipt".to_owned());
+        };
+        if receipt.state != ReceiptState::Installed {
+            return Some("an earlier installation did not finish".to_owned());
+        }
+        if receipt.image != image {
+            return Some(format!("the disk has {} ({})", receipt.reference, receipt.image.short()));
+        }
+        if receipt.disk.as_deref() != self.identity() || receipt.disk_bytes != self.size_bytes {
+            return Some("the receipt was written to another disk".to_owned());
+        }
+        None
+    }
 }
 
 /// How a disk is attached.

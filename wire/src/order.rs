@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fact::{Bus, Disk};
 use crate::{Digest, Reference, RunId};
 
 /// The controller's answer to a machine that checked in.
@@ -67,6 +68,37 @@ pub struct DiskChoice {
     /// Largest size, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes_max: Option<u64>,
+}
+
+impl DiskChoice {
+    /// Why a disk is not the one to write to, as far as the disk itself tells;
+    /// `None` where it fits.
+    pub fn objection(&self, disk: &Disk) -> Option<String> {
+        let never = [
+            (disk.read_only, "it is read-only"),
+            (disk.removable, "it is removable"),
+            (disk.bus == Some(Bus::Usb), "it is a USB disk"),
+        ];
+        if let Some((_, why)) = never.into_iter().find(|(applies, _)| *applies) {
+            return Some(why.to_owned());
+        }
+        let texts = [
+            ("serial", &self.serial, &disk.serial),
+            ("wwid", &self.wwid, &disk.wwid),
+            ("model", &self.model, &disk.model),
+        ];
+        for (what, wanted, has) in texts {
+            if wanted.is_some() && wanted != has {
+                let wanted = wanted.as_deref().unwrap_or_default();
+                return Some(format!("its {what} is not {wanted:?}"));
+            }
+        }
+        let bytes = disk.size_bytes;
+        if self.size_bytes_min.is_some_and(|min| bytes < min) {
+            return Some("it is too small".to_owned());
+        }
+        self.size_bytes_max.is_some_and(|max| bytes > max).then(|| "it is too large".to_owned())
+    }
 }
 
 /// How the installed OS is started.

@@ -80,28 +80,6 @@ pub enum InstallError {
     Seal(#[from] SealError),
 }
 
-/// Why a disk does not count as installed with an image; `None` where it does.
-pub fn objection(
-    receipt: Option<&Receipt>,
-    order: &DeployOrder,
-    identity: Option<&str>,
-    disk_bytes: u64,
-) -> Option<String> {
-    let Some(receipt) = receipt else {
-        return Some("the disk has no receipt".to_owned());
-    };
-    if receipt.state != ReceiptState::Installed {
-        return Some("an earlier installation did not finish".to_owned());
-    }
-    if receipt.image != order.image {
-        return Some(format!("the disk has {} ({})", receipt.reference, receipt.image.short()));
-    }
-    if receipt.disk.as_deref() != identity || receipt.disk_bytes != disk_bytes {
-        return Some("the receipt was written to another disk".to_owned());
-    }
-    None
-}
-
 /// What the first step finds out.
 struct Planned {
     layout: Layout,

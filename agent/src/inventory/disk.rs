@@ -27,13 +27,6 @@ pub struct Candidate {
     pub receipt_unknown: Option<String>,
 }
 
-impl Candidate {
-    /// What tells this disk from every other: its world-wide id or serial number.
-    pub fn identity(&self) -> Option<&str> {
-        self.disk.wwid.as_deref().or(self.disk.serial.as_deref())
-    }
-}
-
 /// Every whole disk, in the order of kernel names.
 pub fn disks(roots: &Roots) -> Vec<Candidate> {
     let block = roots.sys.join("block");
@@ -267,7 +260,7 @@ mod tests {
         assert_eq!(stick.disk.bus, Some(Bus::Usb));
         assert!(stick.disk.removable);
         assert_eq!(stick.disk.serial.as_deref(), Some("S1"));
-        assert_eq!(stick.identity(), Some("t10.ATA Stick 1"));
+        assert_eq!(stick.disk.identity(), Some("t10.ATA Stick 1"));
         assert_eq!(stick.disk.sector_bytes, 4096);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use wire::admin::{MachineState, UnixMs};
 use wire::api::{CheckIn, CheckedIn};
-use wire::{Digest, HoldOrder, Inventory, MachineId, Order, ReceiptState};
+use wire::{HoldOrder, Inventory, MachineId, Order};
 
 use super::{Controller, ControllerError, apply};
 use crate::db::machine::{Machine, facts};
@@ -95,7 +95,7 @@ impl Controller {
             Recorded { machine: &record.id, held: record.held.as_deref(), run: current.as_ref() },
             Report::CheckIn {
                 boot: &asked.boot,
-                installed: &installed(&asked.inventory),
+                disks: &asked.inventory.disks,
                 wanted,
                 fresh: &fresh,
             },
@@ -175,15 +175,6 @@ fn doubt(id: &MachineId, candidates: &[MachineId]) -> String {
          `ingot machine release {id}`",
         names.join(" or ")
     )
-}
-
-/// The images that disks have receipts of.
-fn installed(inventory: &Inventory) -> Vec<Digest> {
-    let receipts = inventory.disks.iter().filter_map(|disk| disk.receipt.as_ref());
-    receipts
-        .filter(|receipt| receipt.state == ReceiptState::Installed)
-        .map(|receipt| receipt.image)
-        .collect()
 }
 
 fn wait() -> Order {

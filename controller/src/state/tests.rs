@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use wire::{Bus, ReceiptState};
 
 use super::*;
 
@@ -10,6 +11,21 @@ fn target(image: u8) -> Target {
         disk: DiskChoice::default(),
         start: Start::Kexec,
     }
+}
+
+/// A disk, and the image that its receipt tells of.
+fn disk(serial: &str, image: Option<u8>) -> Disk {
+    let receipt = image.map(|image| wire::Receipt {
+        version: wire::Receipt::VERSION,
+        state: ReceiptState::Installed,
+        image: Digest([image; 32]),
+        reference: "web:1".parse().unwrap(),
+        run: "r-1".parse().unwrap(),
+        machine: "m-1".parse().unwrap(),
+        disk: Some(serial.into()),
+        disk_bytes: 1 << 30,
+    });
+    Disk { size_bytes: 1 << 30, serial: Some(serial.into()), receipt, ..Disk::default() }
 }
 
 /// One machine, its current run, and how many runs it had.
@@ -53,15 +69,15 @@ impl World {
         Some(changes)
     }
 
-    fn check_in(&mut self, boot: &str, installed: &[Digest], wanted: &Wanted) -> Changes {
+    fn check_in(&mut self, boot: &str, disks: &[Disk], wanted: &Wanted) -> Changes {
         self.runs += 1;
         let fresh = format!("r-{}", self.runs).parse().unwrap();
-        self.report(Report::CheckIn { boot, installed, wanted, fresh: &fresh }).unwrap()
+        self.report(Report::CheckIn { boot, disks, wanted, fresh: &fresh }).unwrap()
     }
 
     fn deploy(&mut self, boot: &str, installed: Option<u8>, image: u8) -> Seen {
-        let installed: Vec<_> = installed.map(|image| Digest([image; 32])).into_iter().collect();
-        let changes = self.check_in(boot, &installed, &Wanted::Deploy(Box::new(target(image))));
+        let disks = [disk("a", installed)];
+        let changes = self.check_in(boot, &disks, &Wanted::Deploy(Box::new(target(image))));
         self.seen(changes)
     }
 
@@ -192,7 +208,7 @@ fn a_machine_that_starts_anew_amid_a_run_has_failed_once_unless_it_was_done() {
     assert_eq!(cause.as_deref(), Some("the machine started anew while transferring"));
     world.start(Step::Start);
     // Its last events were lost, but its disk tells.
-    let changes = world.check_in("c", &[Digest([1; 32])], &Wanted::Deploy(Box::new(target(1))));
+    let changes = world.check_in("c", &[disk("a", Some(1))], &Wanted::Deploy(Box::new(target(1))));
     assert_eq!(changes.closed.as_ref().map(|run| run.state), Some(RunState::Succeeded));
     assert_eq!(changes.run.as_ref().map(|run| run.state), Some(RunState::AlreadyInstalled));
 
@@ -203,6 +219,42 @@ fn a_machine_that_starts_anew_amid_a_run_has_failed_once_unless_it_was_done() {
     assert_eq!(world.run_state(), RunState::Ordered);
     let held = world.deploy("d", None, 1);
     assert!(held.order.starts_with("hold: run r-1 failed 3 times"), "{held:?}");
+}
+
+#[test]
+fn only_the_receipt_of_the_disk_that_the_rule_means_counts() {
+    let mut usb = disk("b", Some(1));
+    usb.bus = Some(Bus::Usb);
+    let mut half = disk("b", Some(1));
+    half.receipt.as_mut().unwrap().state = ReceiptState::Installing;
+    let mut copied = disk("b", Some(1));
+    copied.receipt.as_mut().unwrap().disk = Some("a".into());
+    let mut grown = disk("b", Some(1));
+    grown.size_bytes += 512;
+    let table = [
+        (vec![disk("b", Some(1))], true),
+        (vec![disk("a", None), disk("b", Some(1))], true),
+        // The image is on the other disk.
+        (vec![disk("a", Some(1)), disk("b", None)], false),
+        (vec![disk("b", Some(2))], false),
+        (vec![usb], false),
+        (vec![disk("a", Some(1)), half], false),
+        (vec![copied], false),
+        (vec![grown], false),
+    ];
+    let choice = DiskChoice { serial: Some("b".into()), ..DiskChoice::default() };
+    let wanted = Wanted::Deploy(Box::new(Target { disk: choice, ..target(1) }));
+    for (disks, there) in table {
+        let state = if there { RunState::AlreadyInstalled } else { RunState::Ordered };
+        let changes = World::new().check_in("a", &disks, &wanted);
+        assert_eq!(changes.run.unwrap().state, state, "{disks:?}");
+        // After a power cut amid the run as well.
+        let mut world = World::new();
+        world.check_in("a", &[], &wanted);
+        world.start(Step::Transfer);
+        let run = world.check_in("b", &disks, &wanted).run.unwrap();
+        assert_eq!((run.state, run.attempt), (state, if there { 1 } else { 2 }), "{disks:?}");
+    }
 }
 
 #[test]
@@ -316,11 +368,11 @@ fn with_report<T>(act: &Act, runs: u32, then: impl FnOnce(Report<'_>) -> T) -> O
     match act {
         Act::CheckIn { boot, installed, wanted: number } => {
             let boot = boot.to_string();
-            let installed: Vec<_> = installed.iter().map(|image| Digest([*image; 32])).collect();
+            let disks: Vec<_> = installed.iter().map(|image| disk("a", Some(*image))).collect();
             let wanted = wanted(*number);
             Some(then(Report::CheckIn {
                 boot: &boot,
-                installed: &installed,
+                disks: &disks,
                 wanted: &wanted,
                 fresh: &fresh,
             }))
