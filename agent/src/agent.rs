@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use store_remote::{Backoff, Client, FetchError, Options, Timing};
 use wire::api::{CheckIn, CheckedIn, VERSION};
-use wire::{DeployOrder, HoldOrder, Inventory, MachineId, Order, Start, Step};
+use wire::{DeployOrder, HoldOrder, Inventory, MachineId, Order, Start, Step, chain};
 
 use crate::choose::{ChooseError, choose, describe};
 use crate::console::printable;
 use crate::controller::{Controller, ControllerError};
 use crate::install::{InstallError, Job, install};
 use crate::inventory::{self, Candidate, Roots};
-use crate::report::{Report, chain};
+use crate::report::Report;
 use crate::start::{self, Exit, LoadError};
 use crate::target::{Disk, Target};
 

@@ -158,7 +158,7 @@ impl EventLog {
             failures += 1;
             if failures % SAY_EVERY == 1 {
                 let why = match &sent {
-                    Err(error) => crate::report::chain(error),
+                    Err(error) => wire::chain(error),
                     Ok(seen) => format!(
                         "it answers and takes none of them (it is at {}, the next is {}); \
                          is its disk full?",

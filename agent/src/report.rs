@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use store_remote::Timing;
-use wire::{EventKind, Outcome, Step};
+use wire::{EventKind, Outcome, Step, chain};
 
 use crate::console::Console;
 use crate::events::EventLog;
@@ -129,19 +129,4 @@ fn name(step: Step) -> &'static str {
         Step::Start => "start",
         Step::Unknown => "step",
     }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Transparent wrappers repeat their cause.
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -261,7 +261,7 @@ fn a_faulty_medium_is_noticed_and_named() {
         run(&server, &sample, &disk).0.unwrap();
         disk.rot(at);
         let (result, events) = run(&server, &sample, &disk);
-        let text = agent::report::chain(&result.unwrap_err());
+        let text = wire::chain(&result.unwrap_err());
         assert!(text.contains("region p3") && text.contains(what), "{text}");
         assert!(matches!(ended(&events, Step::Verify).0, Outcome::Failed { .. }));
         assert_eq!(receipt_on(&disk.bytes_now()).unwrap().state, ReceiptState::Installing);
@@ -325,7 +325,7 @@ fn an_image_that_needs_the_receipts_place_is_refused() {
     let kept = Sample::cut(disk, sample.envelope.clone());
     let target = old_disk();
     let (result, _) = run(&server, &kept, &target);
-    let text = agent::report::chain(&result.unwrap_err());
+    let text = wire::chain(&result.unwrap_err());
     assert!(text.contains("where the receipt goes"), "{text}");
 
     sample.envelope.table = None;

@@ -150,11 +150,11 @@ fn what_a_recipe_says_about_its_disk_holds() {
     assert!(image.boot.cmdline.ends_with(" quiet"));
 
     let small = recipe("sized", "[disk]\nsize = \"128 MiB\"\n");
-    let text = common::chain(&build_in(&small, cache()).0.unwrap_err());
+    let text = wire::chain(&build_in(&small, cache()).0.unwrap_err());
     assert!(text.contains("is [disk] size large enough?"), "{text}");
 
     let check = recipe("sized", "[check]\nscript = 'echo not good enough >&2; false'\n");
-    let text = common::chain(&build_in(&check, cache()).0.unwrap_err());
+    let text = wire::chain(&build_in(&check, cache()).0.unwrap_err());
     assert!(text.contains("check script of the recipe failed") && text.contains("not good enough"));
     assert!(Path::new(&image.path).exists());
 }

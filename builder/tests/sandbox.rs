@@ -5,7 +5,7 @@
 mod common;
 
 use builder::{BuildError, Outcome, Stage, StepError, ToolError};
-use common::{build_in, cache, can_build, chain, recipe};
+use common::{build_in, cache, can_build, recipe};
 
 /// Runs a script as the step of a recipe. Every line it prints is returned; it
 /// ends by failing, so that no disk is made.
@@ -19,7 +19,7 @@ fn run(name: &str, script: &str) -> Vec<String> {
         } => status.code(),
         _ => None,
     };
-    assert_eq!(status, Some(42), "{}\n{:#?}", chain(&error), told.log());
+    assert_eq!(status, Some(42), "{}\n{:#?}", wire::chain(&error), told.log());
     told.log()
 }
 
@@ -93,7 +93,7 @@ fn a_failing_script_is_shown_with_its_last_lines() {
     }
     let rest = "[[step]]\nname = \"tuning\"\nscript = 'echo all is well; ls /no-such-file'\n";
     let (result, told) = build_in(&recipe("failing", rest), cache());
-    let text = chain(&result.unwrap_err());
+    let text = wire::chain(&result.unwrap_err());
     assert!(text.starts_with("step \"tuning\" failed: its script failed: script ended with exit status: 2; its last lines:\n    all is well\n    ls: cannot access"), "{text}");
     let last = told.outcomes().pop();
     assert_eq!(last, Some((Stage::Step("tuning".to_owned()), Outcome::Failed)));
@@ -125,6 +125,6 @@ fn a_tree_without_a_kernel_is_refused() {
     }
     let rest = "script = 'rm -f /vmlinuz*'\n";
     let (result, _) = build_in(&recipe("no-kernel", rest), cache());
-    let text = chain(&result.unwrap_err());
+    let text = wire::chain(&result.unwrap_err());
     assert!(text.contains("add a kernel package to [base]"), "{text}");
 }

@@ -10,7 +10,6 @@ use wire::admin::{PolicyCheck, PolicyProblem, RuleTrace};
 use wire::expr::Expr;
 use wire::{DiskChoice, Facts, Reference, Start};
 
-pub(crate) use file::chain;
 pub use file::{PolicyError, PolicyFile};
 
 /// Longest policy file, in bytes.

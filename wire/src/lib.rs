@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod api;
+mod chain;
 mod digest;
 mod event;
 pub mod expr;
@@ -15,6 +16,7 @@ mod order;
 mod receipt;
 mod reference;
 
+pub use chain::chain;
 pub use digest::{Digest, DigestError};
 pub use event::{Event, EventKind, Outcome, Step};
 pub use fact::{

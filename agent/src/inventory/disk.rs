@@ -6,11 +6,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use wire::{Bus, Disk, Receipt};
+use wire::{Bus, Disk, Receipt, chain};
 
 use super::{Roots, flag, inscribed, names, number, text};
 use crate::receipt::{self, ReceiptError};
-use crate::report::chain;
 
 /// A disk, and what decides whether it may be written to.
 #[derive(Debug, Clone, PartialEq, Eq)]

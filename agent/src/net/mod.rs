@@ -156,7 +156,7 @@ impl Network {
             }
             asked.push(link.name.clone());
             if let Err(error) = up(&link.name) {
-                say(&crate::report::chain(&error));
+                say(&wire::chain(&error));
                 continue;
             }
             let (sender, stop) = (sender.clone(), Arc::clone(stop));
@@ -206,7 +206,7 @@ impl Network {
     /// Gives a card its address and sees whether the server answers through it.
     fn reaches(&self, (link, lease): &Leased, say: &dyn Fn(&str)) -> bool {
         if let Err(error) = configure(&link.name, lease) {
-            say(&crate::report::chain(&error));
+            say(&wire::chain(&error));
             return false;
         }
         if reaches(&self.server) {
@@ -246,7 +246,7 @@ impl Network {
             if renewed.ip != lease.ip
                 && let Err(error) = configure(&link.name, &renewed)
             {
-                say(&crate::report::chain(&error));
+                say(&wire::chain(&error));
             }
             lease = renewed;
         }

@@ -85,18 +85,7 @@ pub fn build_in(recipe: &Recipe, cache: PathBuf) -> (Result<BuiltImage, BuildErr
 /// Builds with the shared cache.
 pub fn build(recipe: &Recipe) -> (BuiltImage, Told) {
     let (result, told) = build_in(recipe, cache());
-    (result.unwrap_or_else(|error| panic!("{}", chain(&error))), told)
-}
-
-/// An error with all its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
-    text
+    (result.unwrap_or_else(|error| panic!("{}", wire::chain(&error))), told)
 }
 
 /// Copies a partition out of a disk; its zeros stay holes.

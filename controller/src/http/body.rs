@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wire::api::ErrorBody;
 
-use crate::policy::{self, chain};
+use crate::policy;
 use crate::service::ControllerError;
 
 /// Longest body of an operator's request, in bytes, but for a policy.
@@ -42,7 +42,7 @@ impl From<ControllerError> for Failure {
             ControllerError::Db(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if status.is_server_error() {
-            tracing::error!(error = chain(&error), "request failed");
+            tracing::error!(error = wire::chain(&error), "request failed");
         } else {
             tracing::warn!(%error, "request refused");
         }

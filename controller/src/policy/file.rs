@@ -117,7 +117,7 @@ impl PolicyFile {
                     (loaded.policy, loaded.error) = (Arc::new(policy), None);
                 }
                 Err(error) => {
-                    let error = chain(&error);
+                    let error = wire::chain(&error);
                     tracing::error!(%error, "the policy before it stays in force");
                     loaded.error = Some(error);
                 }
@@ -140,18 +140,6 @@ fn load(path: &Path) -> Result<Policy, PolicyError> {
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(limit).read_to_string(&mut text).map_err(unreadable)?;
     Policy::parse(&text).map_err(|problems| PolicyError::Wrong { path: path.to_owned(), problems })
-}
-
-/// An error with all its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -88,13 +88,7 @@ impl From<StorageError> for Problem {
 
 /// The causes are for the server's log: they may name places on its disk.
 fn failed(error: &dyn std::error::Error) -> Problem {
-    let mut causes = String::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        causes.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    tracing::error!("{error}{causes}");
+    tracing::error!("{}", wire::chain(error));
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use store_format::frame::{Header, Opener};
 use store_format::pack::Entry;
 use store_format::{PackName, segment};
-use wire::Digest;
+use wire::{Digest, chain};
 
 use crate::database::ImageRow;
 use crate::open::Repo;
@@ -70,20 +70,6 @@ const REMOVE_AND_IMPORT: &str = "remove the file, then import or build the image
                                  listed: while it is there, its chunks count as stored";
 const INDEX_ADVICE: &str = "remove the file; it is built again from the packs when the store is \
                             opened next";
-
-/// An error with its causes, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}
 
 impl Repo {
     /// Looks at every image, pack and index segment: names, versions, tables,

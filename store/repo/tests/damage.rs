@@ -30,13 +30,7 @@ async fn export_fails(lab: &Lab, digest: &wire::Digest) -> String {
     let error = lab.repo.export(digest, &target).await.unwrap_err();
     assert!(!target.exists());
     let ExportError::Read(error) = error else { panic!("{error:?}") };
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    wire::chain(&error)
 }
 
 #[tokio::test]
