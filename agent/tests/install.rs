@@ -307,12 +307,35 @@ fn a_larger_disk_gets_its_table_moved_and_its_last_partition_grown() {
     }
 }
 
-/// The word of another implementation, where it is installed; it takes every
-/// file for one with sectors of 512 bytes.
+/// The word of another implementation, which takes every file for one with
+/// sectors of 512 bytes.
 fn sfdisk_agrees(disk: &std::path::Path) -> bool {
-    match std::process::Command::new("sfdisk").arg("--verify").arg(disk).output() {
-        Ok(output) => output.status.success(),
-        Err(_) => true,
+    let mut sfdisk = std::process::Command::new("sfdisk");
+    sfdisk.arg("--verify").arg(disk).output().expect("sfdisk of the package fdisk").status.success()
+}
+
+#[test]
+fn a_pc_partition_table_goes_onto_a_larger_disk_with_all_that_the_image_has() {
+    let mut sample = support::mbr_sample();
+    for grow in [None, Some(1)] {
+        sample.envelope.grow = grow;
+        let image = Sample::cut(sample.disk.clone(), sample.envelope.clone());
+        let server = Server::start(&[&image]);
+        let bytes = image.disk.len() * 2 + 4096 * 3;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![0x5a; bytes]).unwrap();
+        let disk = Disk::open(file.path(), 512, false).unwrap();
+        run(&server, &image, &disk).0.unwrap();
+
+        let content = std::fs::read(file.path()).unwrap();
+        assert_eq!(receipt_on(&content).unwrap().disk_bytes, bytes as u64);
+        let sectors = u32::from_le_bytes(content[458..462].try_into().unwrap());
+        let grown = u32::try_from(bytes / 512 - 2048).unwrap();
+        assert_eq!(sectors, if grow.is_some() { grown } else { 6 * 2048 });
+        assert!(content[..458] == image.disk[..458] && content[462..512] == image.disk[462..512]);
+        // From behind the receipt up to the image's last byte, behind the partition too.
+        assert!(content[1 << 20..8 << 20] == image.disk[1 << 20..8 << 20]);
+        assert!(sfdisk_agrees(file.path()));
     }
 }
 

@@ -45,11 +45,13 @@ pub fn seal(
 ) -> Result<(), SealError> {
     let target = disk.disk();
     let mut head = disk.head();
-    let (tail_at, tail) = if layout.disk_is_larger() {
-        let tail = relocate(envelope, &mut head, target.bytes())?;
-        (target.bytes() - tail.len() as u64, tail)
-    } else {
-        (layout.tail.start, disk.tail().clone())
+    let relocated = match layout.disk_is_larger() {
+        true => relocate(envelope, &mut head, target.bytes())?,
+        false => None,
+    };
+    let (tail_at, tail) = match relocated {
+        Some(tail) => (target.bytes() - tail.len() as u64, tail),
+        None => (layout.tail.start, disk.tail().clone()),
     };
     let sector = usize::try_from(target.sector_bytes()).unwrap_or(512);
     write_durably(target, tail_at, &tail, tally)?;

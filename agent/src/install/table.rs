@@ -29,15 +29,16 @@ const MBR_PROTECTIVE: u8 = 0xee;
 const GPT_LAST_LBA: usize = 40;
 
 /// Rewrites `head`, the first bytes of the disk, for a disk of `disk_bytes`,
-/// and gives the bytes that its end is to hold.
+/// and gives the bytes that its end is to hold; `None` where a table keeps
+/// nothing there, so that what an image ends with stays in its place.
 pub fn relocate(
     envelope: &Envelope,
     head: &mut [u8],
     disk_bytes: u64,
-) -> Result<Vec<u8>, TableError> {
+) -> Result<Option<Vec<u8>>, TableError> {
     let sectors = disk_bytes / u64::from(envelope.sector_bytes);
     match &envelope.table {
-        Some(PartitionTable::Gpt { .. }) => relocate_gpt(envelope, head, sectors),
+        Some(PartitionTable::Gpt { .. }) => relocate_gpt(envelope, head, sectors).map(Some),
         Some(PartitionTable::Mbr { partitions, .. }) => {
             if let Some(number) = envelope.grow {
                 let grown = partitions.iter().find(|partition| partition.number == number);
@@ -45,9 +46,9 @@ pub fn relocate(
                     grown.ok_or(TableError::Odd("it does not have the partition to grow"))?;
                 grow_mbr(head, number, sectors.saturating_sub(first.first_lba))?;
             }
-            Ok(Vec::new())
+            Ok(None)
         }
-        None => Ok(Vec::new()),
+        None => Ok(None),
     }
 }
 

@@ -16,7 +16,7 @@ use agent::report::Report;
 use gpt::disk::LogicalBlockSize;
 use gpt::mbr::ProtectiveMBR;
 use gpt::partition_types;
-use store_format::{Envelope, GptPartition, PartitionTable, Region, envelope};
+use store_format::{Envelope, GptPartition, MbrPartition, PartitionTable, Region, envelope};
 use store_remote::{Backoff, Client, Options, Timing};
 use wire::{DeployOrder, Digest, Event, MachineId};
 
@@ -96,6 +96,39 @@ pub fn sample(sector: u32, seed: u8) -> Sample {
             region("tail", 7, 8, None),
         ],
         grow: Some(3),
+        boot: None,
+        configuration: BTreeMap::new(),
+        provenance: BTreeMap::new(),
+    };
+    Sample::cut(disk, envelope)
+}
+
+/// An image with a PC partition table, one primary partition, and something
+/// behind it.
+pub fn mbr_sample() -> Sample {
+    let mut disk = vec![0; usize::try_from(DISK).unwrap()];
+    fill(&mut disk, 1);
+    disk[..100].fill(0xeb);
+    let (first, sectors) = (2048, 6 * 2048);
+    let record = &mut disk[446..462];
+    record[4] = 0x83;
+    record[8..12].copy_from_slice(&u32::to_le_bytes(first));
+    record[12..].copy_from_slice(&u32::to_le_bytes(sectors));
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk[(7 << 20) + 100..8 << 20].fill(0xee);
+    let (first_lba, sectors) = (first.into(), sectors.into());
+    let row = MbrPartition { number: 1, kind: 0x83, active: false, first_lba, sectors };
+    let envelope = Envelope {
+        format: envelope::FORMAT.into(),
+        disk_bytes: DISK,
+        sector_bytes: 512,
+        table: Some(PartitionTable::Mbr { signature: "00000000".into(), partitions: vec![row] }),
+        regions: vec![
+            region("head", 0, 1, None),
+            region("p1", 1, 7, Some(1)),
+            region("tail", 7, 8, None),
+        ],
+        grow: None,
         boot: None,
         configuration: BTreeMap::new(),
         provenance: BTreeMap::new(),
