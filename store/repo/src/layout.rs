@@ -14,6 +14,8 @@ use crate::source::Disk;
 const TABLE_READ_MAX: u64 = 1 << 20;
 /// Most entries of a GPT; 128 are usual.
 const GPT_ENTRIES_MAX: u32 = 1024;
+/// Where the usual tools put them.
+const GPT_ENTRIES_LBA: u64 = 2;
 /// The one length of GPT entries in use.
 const GPT_ENTRY_LEN: u32 = 128;
 const GPT_MAGIC: &[u8; 8] = b"EFI PART";
@@ -52,6 +54,16 @@ pub enum LayoutError {
         entries: u32,
         /// Bytes of each.
         entry_len: u32,
+    },
+    /// There is a GPT whose entries an agent could not move to a larger disk.
+    #[error(
+        "the disk's GPT keeps its entries at sector {lba}, and only sector 2, right behind its \
+         header, is supported: move them there, with sgdisk --move-main-table=2 for example, and \
+         import again"
+    )]
+    GptPlace {
+        /// First sector of the entries.
+        lba: u64,
     },
     /// The first sector announces a GPT that is not there.
     #[error("the disk should have a GPT, and it is missing: check that the file is complete")]
@@ -126,8 +138,11 @@ fn gpt_layout(disk: &Disk, sector_bytes: u32) -> Result<Layout, LayoutError> {
     let mut reader = disk.limited(TABLE_READ_MAX);
     let header = read_header_from_arbitrary_device(&mut reader, size)
         .map_err(|e| LayoutError::Gpt(Box::new(e)))?;
-    // The crate takes both for granted.
-    let Header { num_parts: entries, part_size: entry_len, .. } = header;
+    // Agents take the first for granted, and the crate the other two.
+    let Header { num_parts: entries, part_size: entry_len, part_start: lba, .. } = header;
+    if lba != GPT_ENTRIES_LBA {
+        return Err(LayoutError::GptPlace { lba });
+    }
     if entries > GPT_ENTRIES_MAX || entry_len != GPT_ENTRY_LEN {
         return Err(LayoutError::GptShape { entries, entry_len });
     }

@@ -241,6 +241,26 @@ async fn disks_that_are_cut_short_or_damaged_are_refused() {
 }
 
 #[tokio::test]
+async fn a_gpt_whose_entries_are_elsewhere_is_refused_with_the_remedy() {
+    let lab = Lab::new().await;
+    let disk = gpt_disk(&lab.path("disk"), 512, 1);
+    let mut bytes = fs::read(&disk).unwrap();
+    // As sgdisk --move-main-table does it: UEFI 2.10 section 5.3.2.
+    bytes.copy_within(2 * 512..34 * 512, 40 * 512);
+    bytes[2 * 512..34 * 512].fill(0);
+    let header = &mut bytes[512..512 + 92];
+    header[72..80].copy_from_slice(&40_u64.to_le_bytes());
+    header[16..20].fill(0);
+    let sum = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(header);
+    header[16..20].copy_from_slice(&sum.to_le_bytes());
+    fs::write(&disk, bytes).unwrap();
+    let error = import(&lab.repo, &disk, options("x")).await.unwrap_err();
+    let ImportError::Layout { source, .. } = error else { panic!("{error:?}") };
+    assert!(matches!(source, LayoutError::GptPlace { lba: 40 }), "{source:?}");
+    assert!(source.to_string().contains("sgdisk --move-main-table=2"), "{source}");
+}
+
+#[tokio::test]
 async fn progress_rises_to_the_whole() {
     let lab = Lab::new().await;
     let disk = gpt_disk(&lab.path("disk"), 512, 1);
