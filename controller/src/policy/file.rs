@@ -5,17 +5,22 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use wire::admin::{PolicyProblem, PolicyStatus};
 
 use super::{BYTES_MAX, Policy};
+
+/// How long a file has to be left alone before it is read: an editor that
+/// writes in place, or a copy, is half there for a moment.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// A policy that follows its file. A file that changes into something wrong
 /// leaves the policy before it in force, and says so.
 #[derive(Debug)]
 pub struct PolicyFile {
     path: PathBuf,
+    clock: fn() -> SystemTime,
     loaded: Mutex<Loaded>,
 }
 
@@ -32,6 +37,15 @@ struct Stamp {
     modified: Option<SystemTime>,
     bytes: u64,
     inode: u64,
+}
+
+impl Stamp {
+    /// Whether the file is left alone. One from the future is a clock that is
+    /// wrong, and no reason to wait for.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let age = self.modified.and_then(|modified| now.duration_since(modified).ok());
+        age.is_none_or(|age| age >= SETTLED)
+    }
 }
 
 /// Why a policy file is not in force.
@@ -73,20 +87,24 @@ impl fmt::Display for Lines<'_> {
 impl PolicyFile {
     /// Reads a policy file for the first time; it has to be right.
     pub fn open(path: impl Into<PathBuf>) -> Result<PolicyFile, PolicyError> {
-        let path = path.into();
+        PolicyFile::open_with(path.into(), SystemTime::now)
+    }
+
+    fn open_with(path: PathBuf, clock: fn() -> SystemTime) -> Result<PolicyFile, PolicyError> {
         let stamp = stamp(&path);
         let policy = Arc::new(load(&path)?);
-        Ok(PolicyFile { path, loaded: Mutex::new(Loaded { policy, stamp, error: None }) })
+        let loaded = Loaded { policy, stamp, error: None };
+        Ok(PolicyFile { path, clock, loaded: Mutex::new(loaded) })
     }
 
     /// A policy without a file, which never changes.
     pub fn fixed(policy: Policy) -> PolicyFile {
         let loaded = Loaded { policy: Arc::new(policy), stamp: None, error: None };
-        PolicyFile { path: PathBuf::new(), loaded: Mutex::new(loaded) }
+        PolicyFile { path: PathBuf::new(), clock: SystemTime::now, loaded: Mutex::new(loaded) }
     }
 
-    /// The policy in force. Reads the file again where it has changed, which
-    /// costs one look at its metadata where it has not.
+    /// The policy in force. Reads the file again where it has changed and been
+    /// left alone for two seconds; costs one look at its metadata where it has not.
     pub fn current(&self) -> Arc<Policy> {
         self.refreshed().policy.clone()
     }
@@ -109,7 +127,8 @@ impl PolicyFile {
         }
         // Taken before reading: a file written meanwhile is read again next time.
         let stamp = stamp(&self.path);
-        if stamp != loaded.stamp {
+        let settled = stamp.as_ref().is_none_or(|stamp| stamp.is_settled((self.clock)()));
+        if settled && stamp != loaded.stamp {
             loaded.stamp = stamp;
             match load(&self.path) {
                 Ok(policy) => {
@@ -148,11 +167,44 @@ mod tests {
 
     const GOOD: &str = "[[rule]]\nname = 'a'\nhold = 'wait'\n";
 
+    /// The time in these tests.
+    fn clock() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)
+    }
+
+    /// Writes a file in place, some time ago.
+    fn write_before(path: &Path, text: &str, age: Duration) {
+        std::fs::write(path, text).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(clock() - age).unwrap();
+    }
+
     fn write(path: &Path, text: &str) {
         // Replaced, not rewritten: the stamp differs whatever the clock's grain.
         let new = path.with_extension("new");
-        std::fs::write(&new, text).unwrap();
+        write_before(&new, text, SETTLED);
         std::fs::rename(&new, path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_read_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.toml");
+        write(&path, GOOD);
+        let file = PolicyFile::open_with(path.clone(), clock).unwrap();
+        // The first half of a policy may be a policy that says something else.
+        let half = GOOD.replace("'a'", "'half'");
+        write_before(&path, &half, SETTLED - Duration::from_millis(1));
+        assert_eq!((file.status().rules, file.status().error), (vec!["a".to_owned()], None));
+        write_before(&path, &half.replace("half", "whole"), SETTLED);
+        assert_eq!(file.status().rules, ["whole"]);
+
+        let tomorrow = path.with_extension("tomorrow");
+        std::fs::write(&tomorrow, GOOD).unwrap();
+        let written = std::fs::File::options().write(true).open(&tomorrow).unwrap();
+        written.set_modified(clock() + Duration::from_secs(86_400)).unwrap();
+        std::fs::rename(&tomorrow, &path).unwrap();
+        assert_eq!(file.status().rules, ["a"]);
     }
 
     #[test]
@@ -160,7 +212,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");
         write(&path, GOOD);
-        let file = PolicyFile::open(&path).unwrap();
+        let file = PolicyFile::open_with(path.clone(), clock).unwrap();
         assert_eq!(file.status().rules, ["a"]);
 
         write(&path, "[[rule]]\nname = 'b'\nhold = 4\n");
