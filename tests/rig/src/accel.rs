@@ -26,11 +26,15 @@ pub enum Accel {
 }
 
 impl Accel {
-    /// The arguments of QEMU.
-    pub(crate) fn arguments(self) -> [&'static str; 4] {
+    /// The arguments of QEMU, processors included.
+    ///
+    /// Translated guests have one: with two, QEMU 7.2 now and then keeps running a breakpoint
+    /// that Linux had put into its own code for a moment (`text_poke`) and has since taken
+    /// out, and the guest hangs for good with both processors in `hrtimer_interrupt`.
+    pub(crate) fn arguments(self) -> [&'static str; 6] {
         match self {
-            Accel::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Accel::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "qemu64"],
+            Accel::Kvm => ["-accel", "kvm", "-cpu", "host", "-smp", "2"],
+            Accel::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "1"],
         }
     }
 }

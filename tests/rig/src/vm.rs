@@ -111,7 +111,6 @@ pub struct Vm {
     name: String,
     firmware: Firmware,
     memory_mib: u32,
-    cpus: u32,
     log: Option<PathBuf>,
     smbios: Vec<(String, String)>,
     disks: Vec<Disk>,
@@ -124,14 +123,12 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// A machine with 512 MiB of memory, two processors, a random number source and nothing
-    /// else. The name is for people and for the log file.
+    /// A machine with 512 MiB of memory, a random number source and nothing else. The name is for people and for the log file.
     pub fn new(name: &str, firmware: Firmware) -> Vm {
         Vm {
             name: name.to_owned(),
             firmware,
             memory_mib: 512,
-            cpus: 2,
             log: None,
             smbios: Vec::new(),
             disks: Vec::new(),
@@ -147,12 +144,6 @@ impl Vm {
     /// Memory size.
     pub fn memory_mib(mut self, mib: u32) -> Vm {
         self.memory_mib = mib;
-        self
-    }
-
-    /// Number of processors.
-    pub fn cpus(mut self, cpus: u32) -> Vm {
-        self.cpus = cpus;
         self
     }
 

@@ -6,7 +6,7 @@ use super::{Boot, Bus, Disk, Firmware, Vm};
 use crate::accel::OVMF_CODE;
 
 impl Vm {
-    /// All arguments but the accelerator; `dir` holds the socket and the firmware's variables.
+    /// All arguments but those of the accelerator; `dir` holds the socket and the firmware's variables.
     pub(super) fn qemu_arguments(&self, dir: &Path) -> Vec<String> {
         let mut all = Arguments::default();
         all.flag("-nodefaults");
@@ -14,7 +14,6 @@ impl Vm {
         all.add("-name", escape(&self.name));
         all.add("-display", "none");
         all.add("-m", format!("{}M", self.memory_mib));
-        all.add("-smp", self.cpus.to_string());
         all.add("-boot", "strict=on");
         all.add("-chardev", "stdio,id=console,signal=off");
         all.add("-serial", "chardev:console");
