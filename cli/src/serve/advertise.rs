@@ -1,6 +1,6 @@
 //! The URL at which machines reach the server.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use crate::exit::{Code, Failure};
 
@@ -27,19 +27,20 @@ pub fn url(
     Ok(format!("http://{}", SocketAddr::new(ip, bound.port())))
 }
 
-/// Agents talk plain HTTP and are told to start paths with a slash.
+/// Agents talk plain HTTP over IPv4, resolve no names, and are told to start
+/// paths with a slash.
 fn checked(given: &str) -> anyhow::Result<String> {
     let url = given.trim_end_matches('/');
-    let host = url.strip_prefix("http://").filter(|host| !host.is_empty());
-    match host {
-        Some(host) if !host.contains(['/', '?', '#', ' ']) => Ok(url.to_owned()),
-        _ => Err(Failure::new(
-            Code::Mistake,
-            format!("[http] advertise {given:?} is not the URL of a server"),
-        )
-        .next("give http://ADDRESS:PORT without a path")
-        .into()),
+    let host = url.strip_prefix("http://").unwrap_or_default();
+    if host.parse::<SocketAddrV4>().is_ok() || host.parse::<Ipv4Addr>().is_ok() {
+        return Ok(url.to_owned());
     }
+    let what = format!(
+        "[http] advertise {given:?} is not http:// and an IPv4 address: \
+         machines that start over the network resolve no names"
+    );
+    let next = "give http://ADDRESS:PORT without a path, such as http://10.0.0.1:8460";
+    Err(Failure::new(Code::Mistake, what).next(next).into())
 }
 
 #[cfg(test)]
@@ -51,7 +52,8 @@ mod tests {
     #[test]
     fn what_is_given_wins_and_what_is_not_is_derived() {
         let table = [
-            (Some("http://lab:80/"), "0.0.0.0:8460", ETH, "http://lab:80"),
+            (Some("http://10.9.9.9:80/"), "0.0.0.0:8460", ETH, "http://10.9.9.9:80"),
+            (Some("http://10.9.9.9"), "0.0.0.0:8460", ETH, "http://10.9.9.9"),
             (None, "0.0.0.0:8460", ETH, "http://10.0.0.1:8460"),
             (None, "[::]:8460", ETH, "http://10.0.0.1:8460"),
             (None, "10.0.0.1:1", ETH, "http://10.0.0.1:1"),
@@ -68,8 +70,19 @@ mod tests {
     fn what_no_machine_can_reach_is_refused() {
         let bound = "127.0.0.1:1".parse().unwrap();
         assert!(url(None, bound, ETH).is_err());
-        for given in ["lab", "https://lab", "http://", "http://lab/x", "ftp://lab"] {
-            assert!(url(Some(given), bound, ETH).is_err(), "{given}");
+        for given in [
+            "10.0.0.1",
+            "https://10.0.0.1",
+            "http://",
+            "http://10.0.0.1/x",
+            "http://10.0.0.1:x",
+            "http://[fd00::1]:8460",
+            "http://lab",
+            "http://lab.example.org:8460",
+        ] {
+            let error = url(Some(given), bound, ETH).unwrap_err();
+            assert!(error.to_string().contains("resolve no names"), "{given}: {error:?}");
+            assert_eq!(crate::exit::code_of(&error), Code::Mistake, "{given}");
         }
     }
 }
