@@ -160,14 +160,31 @@ pub async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: 
         .get::<MatchedPath>()
         .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     let method = request.method().as_str().to_owned();
-    metrics.in_flight.inc();
+    let in_work = InWork::new(&metrics.in_flight);
     let response = next.run(request).await;
-    metrics.in_flight.dec();
+    drop(in_work);
     let status = response.status().as_u16();
     let labels = RequestLabels { method, route: route.clone(), status };
     metrics.requests.get_or_create(&labels).inc();
     let sent = metrics.sent_bytes.get_or_create(&RouteLabels { route }).clone();
     response.map(|inner| Body::new(Counted { inner, sent }))
+}
+
+/// One request in work; also one whose client goes away, which ends `count` at
+/// its `await`.
+struct InWork(Gauge);
+
+impl InWork {
+    fn new(gauge: &Gauge) -> InWork {
+        gauge.inc();
+        InWork(gauge.clone())
+    }
+}
+
+impl Drop for InWork {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// A body that counts what leaves it.
@@ -204,7 +221,42 @@ impl HttpBody for Counted {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use axum::routing::get;
+    use axum::{Router, middleware};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+
+    #[test]
+    fn a_client_that_goes_away_is_no_request_in_work() {
+        let metrics = Metrics::new(&controller::Metrics::default(), Arc::default(), None);
+        let in_flight = metrics.in_flight.clone();
+        let router = Router::new()
+            .route("/", get(std::future::pending::<()>))
+            .layer(middleware::from_fn_with_state(metrics, count));
+        crate::runtime::build().unwrap().block_on(async {
+            let until = async |wanted: i64| {
+                for _ in 0..500 {
+                    if in_flight.get() == wanted {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                panic!("{} in flight, not {wanted}", in_flight.get());
+            };
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(async move { axum::serve(listener, router).await });
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            until(1).await;
+            drop(client);
+            until(0).await;
+        });
+    }
 
     #[test]
     fn the_text_names_everything_that_is_looked_after() {
