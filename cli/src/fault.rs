@@ -69,6 +69,7 @@ impl Fault for NameError {
     fn next(&self) -> Option<&'static str> {
         match self {
             NameError::Unknown { .. } => Some("`ingot ls` lists the images"),
+            NameError::Storage(error) => error.next(),
             _ => None,
         }
     }
@@ -92,6 +93,15 @@ impl Fault for StorageError {
             _ => Code::Failed,
         }
     }
+
+    fn next(&self) -> Option<&'static str> {
+        match self {
+            StorageError::Denied { .. } => {
+                Some("make the store writable for you, or name another store with --store")
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Fault for ImportError {
@@ -111,6 +121,7 @@ impl Fault for ImportError {
             ImportError::Source { .. } => {
                 Some("name a raw disk image, a device, or - for a stream")
             }
+            ImportError::Storage(error) => error.next(),
             _ => None,
         }
     }

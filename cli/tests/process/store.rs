@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
 
 use crate::support::{World, disk, end, exists, noise};
@@ -103,6 +103,29 @@ fn what_cannot_be_imported_is_said_and_leaves_no_image() {
     assert!(world.fails(3, ["import", "none.raw", "-t", "x"]).contains("cannot read none.raw"));
     world.fails(1, ["import", ".", "-t", "x"]);
     assert_eq!(world.json(["ls"]).as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_store_that_is_read_only_says_so_and_stays_as_it_is() {
+    let world = stocked();
+    world.file("other.raw", disk(2));
+    // Root writes everywhere but to a mount that is read-only.
+    let namespace = match geteuid().is_root() {
+        true => ["--mount", "--propagation=private"].as_slice(),
+        false => &["--mount", "--propagation=private", "--map-root-user"],
+    };
+    let script = "mount --bind $0 $0 && mount -o remount,bind,ro $0 && exec \"$@\"";
+    for (folder, next) in [("store", ""), ("store/packs", "make the store writable")] {
+        let mut command = Command::new("unshare");
+        command.args(namespace).args(["sh", "-c", script, folder, env!("CARGO_BIN_EXE_ingot")]);
+        command.args(["--store", "store", "import", "other.raw", "-t", "lab/other"]);
+        let ended = end(command.current_dir(world.path(".")).stdin(Stdio::null()));
+        assert_eq!((ended.code, ended.stdout.as_str()), (1, ""), "{ended:#?}");
+        assert!(ended.stderr.contains("read-only"), "{ended:#?}");
+        assert!(ended.stderr.contains(&format!("\n  try: {next}")), "{ended:#?}");
+    }
+    assert!(world.ok(["check", "--data"]).contains("the store is whole: 1 image"));
+    world.ok(["import", "other.raw", "-t", "lab/other"]);
 }
 
 #[test]
