@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use futures::TryStreamExt;
 use serde::Serialize;
+use store_format::Envelope;
 use store_repo::{ImageDetails, Repo};
 use wire::{Digest, Reference};
 
@@ -66,15 +67,7 @@ pub async fn write(args: &Write, context: &Context) -> anyhow::Result<()> {
 fn plan<'a>(args: &'a Write, image: &ImageDetails) -> anyhow::Result<Plan<'a>> {
     let disk = disk::inspect(&args.device)?;
     let image_bytes = image.envelope.disk_bytes;
-    let Some(behind_bytes) = disk.size_bytes.checked_sub(image_bytes) else {
-        let found = size(disk.size_bytes);
-        let what = format!("the disk has {found} and the image needs {}", size(image_bytes));
-        let next = match disk.block_device {
-            true => "choose a larger disk".to_owned(),
-            false => format!("truncate -s {image_bytes} {}", disk.path.display()),
-        };
-        return Err(Failure::new(Code::Refused, what).next(next).into());
-    };
+    let behind_bytes = fits(&disk, &image.envelope)?;
     let cleared_bytes = disk::cleared_bytes(disk.size_bytes, image_bytes);
     Ok(Plan {
         reference: &args.reference,
@@ -84,6 +77,29 @@ fn plan<'a>(args: &'a Write, image: &ImageDetails) -> anyhow::Result<Plan<'a>> {
         cleared_bytes,
         untouched_bytes: behind_bytes - cleared_bytes,
         disk,
+    })
+}
+
+/// Refuses a disk that cannot hold the image or could not read it; returns the
+/// bytes that are left behind it.
+fn fits(disk: &Disk, image: &Envelope) -> Result<u64, Failure> {
+    if let Some(found) = disk.sector_bytes.filter(|found| *found != image.sector_bytes) {
+        let needed = image.sector_bytes;
+        let what = format!(
+            "the disk has sectors of {found} bytes and the image is for sectors of {needed}: \
+             no firmware would find its partitions"
+        );
+        let next = format!("choose a disk with sectors of {needed} bytes");
+        return Err(Failure::new(Code::Refused, what).next(next));
+    }
+    disk.size_bytes.checked_sub(image.disk_bytes).ok_or_else(|| {
+        let (found, needed) = (size(disk.size_bytes), size(image.disk_bytes));
+        let what = format!("the disk has {found} and the image needs {needed}");
+        let next = match disk.block_device {
+            true => "choose a larger disk".to_owned(),
+            false => format!("truncate -s {} {}", image.disk_bytes, disk.path.display()),
+        };
+        Failure::new(Code::Refused, what).next(next)
     })
 }
 
@@ -144,4 +160,39 @@ async fn perform(
         rate(plan.image_bytes, took)
     ));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_for_other_sectors_is_refused_with_the_numbers() {
+        let disk = |sector_bytes: Option<u32>| Disk {
+            path: "/dev/sdx".into(),
+            block_device: sector_bytes.is_some(),
+            size_bytes: 8192,
+            sector_bytes,
+            model: None,
+        };
+        let image = |sector_bytes| Envelope {
+            format: store_format::envelope::FORMAT.to_owned(),
+            disk_bytes: 4096,
+            sector_bytes,
+            table: None,
+            regions: Vec::new(),
+            grow: None,
+            boot: None,
+            configuration: Default::default(),
+            provenance: Default::default(),
+        };
+        for (found, needed) in [(4096, 512), (512, 4096)] {
+            let failure = fits(&disk(Some(found)), &image(needed)).unwrap_err();
+            let numbers =
+                format!("sectors of {found} bytes and the image is for sectors of {needed}");
+            assert!(failure.to_string().contains(&numbers), "{failure}");
+            assert_eq!(fits(&disk(Some(needed)), &image(needed)).unwrap(), 4096);
+            assert_eq!(fits(&disk(None), &image(needed)).unwrap(), 4096, "a file takes any");
+        }
+    }
 }

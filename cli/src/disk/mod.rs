@@ -26,6 +26,8 @@ pub struct Disk {
     pub block_device: bool,
     /// Its size in bytes.
     pub size_bytes: u64,
+    /// Bytes of one of its sectors; a file takes any.
+    pub sector_bytes: Option<u32>,
     /// What it calls itself: model and serial number.
     pub model: Option<String>,
 }
@@ -37,7 +39,13 @@ pub fn inspect(path: &Path) -> anyhow::Result<Disk> {
     let kind = meta.file_type();
     if kind.is_file() {
         let size_bytes = meta.len();
-        return Ok(Disk { path: path.to_owned(), block_device: false, size_bytes, model: None });
+        return Ok(Disk {
+            path: path.to_owned(),
+            block_device: false,
+            size_bytes,
+            sector_bytes: None,
+            model: None,
+        });
     }
     if !kind.is_block_device() {
         return Err(Failure::new(Code::Refused, format!("{name} is not a disk"))
@@ -61,6 +69,7 @@ pub fn inspect(path: &Path) -> anyhow::Result<Disk> {
         path: path.to_owned(),
         block_device: true,
         size_bytes: size(path)?,
+        sector_bytes: usage.sector_bytes,
         model: usage.model,
     })
 }
@@ -108,7 +117,7 @@ mod tests {
         let file = folder.path().join("disk");
         fs::write(&file, [0; 512]).unwrap();
         let disk = inspect(&file).unwrap();
-        assert_eq!((disk.block_device, disk.size_bytes), (false, 512));
+        assert_eq!((disk.block_device, disk.size_bytes, disk.sector_bytes), (false, 512, None));
         let code = |path: &Path| code_of(&inspect(path).unwrap_err());
         assert_eq!(code(folder.path()), Code::Refused);
         assert_eq!(code(&folder.path().join("none")), Code::NotFound);

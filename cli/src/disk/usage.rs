@@ -30,6 +30,8 @@ pub struct Usage {
     pub in_use: Option<String>,
     /// Model and serial number.
     pub model: Option<String>,
+    /// Bytes of one sector as software sees it; nothing for a partition.
+    pub sector_bytes: Option<u32>,
 }
 
 /// Asks the kernel.
@@ -62,7 +64,12 @@ fn usage(folder: &Path, mountinfo: &str, swaps: &str) -> anyhow::Result<Usage> {
     }
     let words = [read_word(&folder.join("device/model")), read_word(&folder.join("device/serial"))];
     let model = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let path = folder.join("queue/logical_block_size");
+    let sector_bytes = read_word(&path)
+        .and_then(|word| word.parse().ok())
+        .with_context(|| format!("cannot read the size of a sector in {}", path.display()))?;
     Ok(Usage {
+        sector_bytes: Some(sector_bytes),
         part_of: None,
         in_use: (!users.is_empty()).then(|| users.join(", ")),
         model: (!model.is_empty()).then_some(model),
@@ -120,6 +127,8 @@ mod tests {
         }
         fs::write(part.join("partition"), "1\n").unwrap();
         fs::create_dir_all(disk.join("device")).unwrap();
+        fs::create_dir(disk.join("queue")).unwrap();
+        fs::write(disk.join("queue/logical_block_size"), "4096\n").unwrap();
         fs::write(disk.join("device/model"), "QEMU HARDDISK   \n").unwrap();
         (sys, disk)
     }
@@ -130,6 +139,7 @@ mod tests {
         let usage = usage(&sdb, MOUNTS, "").unwrap();
         assert_eq!(usage.in_use.as_deref(), Some("sdb1 is mounted at /media/stick"));
         assert_eq!(usage.model.as_deref(), Some("QEMU HARDDISK"));
+        assert_eq!(usage.sector_bytes, Some(4096));
     }
 
     #[test]
