@@ -1,0 +1,8 @@
+//! The agent on disks that fail, from servers that stumble.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod install;
+mod power_cut;
+mod support;
+mod whole;

@@ -1,0 +1,237 @@
+//! The agent's loop against a controller in the same process: hold, deploy,
+//! start, and the second time nothing.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crate::support::server::Fault;
+use crate::support::{Sample, Server, machine, order, report, sample};
+use agent::agent::Agent;
+use agent::controller::Controller;
+use agent::inventory::Roots;
+use agent::start::Exit;
+use store_remote::Options;
+use wire::api::{CHECK_IN, CheckIn, CheckedIn, EventBatch, EventsSeen};
+use wire::{Event, EventKind, HoldOrder, Order, Outcome, Receipt, Start, Step};
+
+/// What a controller heard.
+#[derive(Default)]
+struct Heard {
+    check_ins: Vec<CheckIn>,
+    events: Vec<Event>,
+}
+
+/// A controller that gives these orders in turn, the last for ever.
+fn controller(server: &Server, orders: Vec<Order>) -> Arc<Mutex<Heard>> {
+    controller_with(server, orders, |_| {})
+}
+
+/// The same, with something that happens before the order of each turn.
+fn controller_with(
+    server: &Server,
+    orders: Vec<Order>,
+    before: impl Fn(usize) + Send + Sync + 'static,
+) -> Arc<Mutex<Heard>> {
+    let heard = Arc::new(Mutex::new(Heard::default()));
+    let shared = Arc::clone(&heard);
+    server.on_post(Box::new(move |path, body| {
+        let mut heard = shared.lock().unwrap();
+        if path == CHECK_IN {
+            heard.check_ins.push(serde_json::from_slice(body).unwrap());
+            let turn = heard.check_ins.len().min(orders.len()) - 1;
+            before(turn);
+            let answer = CheckedIn { machine: machine(), order: orders[turn].clone() };
+            return serde_json::to_vec(&answer).unwrap();
+        }
+        let batch: EventBatch = serde_json::from_slice(body).unwrap();
+        let known = heard.events.len() as u64;
+        heard.events.extend(batch.events.into_iter().filter(|event| event.seq > known));
+        let seq = heard.events.last().unwrap().seq;
+        assert_eq!(seq, heard.events.len() as u64, "no gap");
+        serde_json::to_vec(&EventsSeen { seq }).unwrap()
+    }));
+    heard
+}
+
+/// A machine with one disk, which is a file.
+fn machine_with_disk(root: &Path, disk: Vec<u8>) -> Roots {
+    let block = root.join("sys/block/vda");
+    fs::create_dir_all(block.join("device")).unwrap();
+    fs::create_dir_all(block.join("queue")).unwrap();
+    fs::create_dir_all(root.join("dev")).unwrap();
+    fs::write(block.join("size"), (disk.len() / 512).to_string()).unwrap();
+    fs::write(block.join("serial"), "S-1").unwrap();
+    fs::write(block.join("queue/logical_block_size"), "512").unwrap();
+    fs::write(root.join("dev/vda"), disk).unwrap();
+    Roots { sys: root.join("sys"), proc: root.join("proc"), dev: root.join("dev") }
+}
+
+/// Boots the agent on that machine; gives how it left and what stood on the console.
+fn boot(server: &Server, roots: &Roots) -> (Exit, String) {
+    boot_with(server, &server.base, roots)
+}
+
+/// The same, with a store that the agent believes to be elsewhere.
+fn boot_with(server: &Server, store: &str, roots: &Roots) -> (Exit, String) {
+    let console = tempfile::NamedTempFile::new().unwrap();
+    let report = report(console.path());
+    let sender = report.clone();
+    let base = server.base.clone();
+    std::thread::spawn(move || {
+        let controller = Controller::new(&base);
+        sender.log.send_all(&*sender.timing, |batch| controller.events(batch), |_| {})
+    });
+    let agent = Agent {
+        server: store.to_owned(),
+        roots: roots.clone(),
+        boot: "boot".into(),
+        booted: None,
+        report,
+        options: Options { tries: 2, ..Options::default() },
+    };
+    let exit = agent.run(&Controller::new(&server.base));
+    (exit, fs::read_to_string(console.path()).unwrap())
+}
+
+fn deploy(sample: &Sample, start: Start) -> Order {
+    Order::Deploy(wire::DeployOrder { start, ..order(sample) })
+}
+
+fn hold() -> Order {
+    Order::Hold(HoldOrder { reason: "no rule matches".into(), retry_secs: 5 })
+}
+
+fn outcomes(events: &[Event]) -> Vec<(Step, Outcome)> {
+    let ended = |event: &Event| match &event.kind {
+        EventKind::StepEnded { step, outcome, .. } => Some((*step, outcome.clone())),
+        _ => None,
+    };
+    events.iter().filter_map(ended).collect()
+}
+
+#[test]
+fn holds_installs_leaves_and_the_next_time_only_leaves() {
+    let sample = sample(512, 1);
+    let server = Server::start(&[&sample]);
+    let root = tempfile::tempdir().unwrap();
+    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+
+    let orders = vec![hold(), Order::Unknown, deploy(&sample, Start::Reboot)];
+    let heard = controller(&server, orders);
+    // A controller that is away for a moment is asked again.
+    server.fault(CHECK_IN, Fault::Hang);
+    server.fault("/v1/agent/events", Fault::Status(500));
+    let (exit, console) = boot(&server, &roots);
+    assert_eq!(exit, Exit::Reboot);
+    for part in ["This machine waits", "no rule matches", "does not know", "check-in: "] {
+        assert!(console.contains(part), "{part}: {console}");
+    }
+    let steps = [Step::Plan, Step::Transfer, Step::Verify, Step::Seal, Step::Start];
+    let done = steps.map(|step| (step, Outcome::Done)).to_vec();
+    assert_eq!(outcomes(&heard.lock().unwrap().events), done);
+    assert!(server.take_pack_bytes() > 0);
+
+    let heard = controller(&server, vec![deploy(&sample, Start::PowerOff)]);
+    let before = fs::read(root.path().join("dev/vda")).unwrap();
+    let (exit, _) = boot(&server, &roots);
+    assert_eq!(exit, Exit::PowerOff);
+    assert_eq!(server.take_pack_bytes(), 0, "no image byte");
+    assert!(fs::read(root.path().join("dev/vda")).unwrap() == before, "nothing written");
+    let heard = heard.lock().unwrap();
+    let skipped: Vec<_> = outcomes(&heard.events)
+        .into_iter()
+        .filter(|(_, outcome)| matches!(outcome, Outcome::Skipped { .. }))
+        .map(|(step, _)| step)
+        .collect();
+    assert_eq!(skipped, steps[..4]);
+    let receipt: Receipt = heard.check_ins[0].inventory.disks[0].receipt.clone().unwrap();
+    assert_eq!((receipt.image, receipt.machine), (sample.digest(), machine()));
+}
+
+#[test]
+fn a_disk_with_a_receipt_of_a_newer_agent_is_left_untouched() {
+    let sample = sample(512, 1);
+    let server = Server::start(&[&sample]);
+    let root = tempfile::tempdir().unwrap();
+    let mut disk = vec![0x5a; sample.disk.len()];
+    let at = usize::try_from(agent::receipt::START).unwrap();
+    disk[at..at + 12].copy_from_slice(b"INGOTRCP\x02\0\0\0");
+    let roots = machine_with_disk(root.path(), disk.clone());
+    let orders = vec![deploy(&sample, Start::Reboot), deploy(&sample, Start::PowerOff)];
+    let path = root.path().join("dev/vda");
+    let heard = controller_with(&server, orders, move |turn| {
+        if turn == 1 {
+            assert!(fs::read(&path).unwrap() == disk, "nothing written");
+            // Somebody gives up what is installed.
+            fs::write(&path, vec![0x5a; disk.len()]).unwrap();
+        }
+    });
+    assert_eq!(boot(&server, &roots).0, Exit::PowerOff);
+    let failed = &outcomes(&heard.lock().unwrap().events)[0];
+    assert!(
+        matches!(failed, (Step::Plan, Outcome::Failed { cause })
+            if cause.contains("left untouched") && cause.contains("use a newer agent")),
+        "{failed:?}"
+    );
+}
+
+#[test]
+fn a_store_that_cannot_even_be_asked_is_a_failed_step() {
+    let sample = sample(512, 1);
+    let server = Server::start(&[&sample]);
+    let root = tempfile::tempdir().unwrap();
+    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    let heard = controller(&server, vec![deploy(&sample, Start::Reboot), hold()]);
+    // The agent then holds for ever; it is left behind.
+    std::thread::spawn(move || {
+        let store = format!("{}/path", server.base);
+        boot_with(&server, &store, &roots)
+    });
+    let failed = || outcomes(&heard.lock().unwrap().events).first().cloned();
+    let failed = loop {
+        match failed() {
+            Some(failed) => break failed,
+            None => std::thread::sleep(std::time::Duration::from_millis(10)),
+        }
+    };
+    assert!(matches!(failed, (Step::Plan, Outcome::Failed { .. })), "{failed:?}");
+}
+
+#[test]
+fn a_failure_is_told_and_the_controller_decides() {
+    let (wanted, missing) = (sample(512, 1), sample(512, 2));
+    let server = Server::start(&[&wanted]);
+    let root = tempfile::tempdir().unwrap();
+    let roots = machine_with_disk(root.path(), vec![0x5a; wanted.disk.len()]);
+    let mut nowhere = order(&wanted);
+    nowhere.disk.serial = Some("another".into());
+    let orders = vec![
+        deploy(&missing, Start::Reboot),
+        Order::Deploy(nowhere),
+        deploy(&wanted, Start::Kexec),
+    ];
+    let heard = controller(&server, orders);
+    let (exit, console) = boot(&server, &roots);
+    assert_eq!(exit, Exit::Reboot, "kexec cannot work here: the image does not say how");
+    assert!(console.contains("restarting the machine"), "{console}");
+    let heard = heard.lock().unwrap();
+    let causes: Vec<_> = outcomes(&heard.events)
+        .into_iter()
+        .filter_map(|(step, outcome)| match outcome {
+            Outcome::Failed { cause } => Some((step, cause)),
+            _ => None,
+        })
+        .collect();
+    let expected = [
+        (Step::Plan, "404"),
+        (Step::Plan, "its serial is not \"another\""),
+        (Step::Start, "does not say which kernel"),
+    ];
+    assert_eq!(causes.len(), expected.len(), "{causes:?}");
+    for ((step, cause), (expected_step, part)) in causes.iter().zip(expected) {
+        assert_eq!(*step, expected_step);
+        assert!(cause.contains(part), "{cause}");
+    }
+    assert_eq!(heard.check_ins.len(), 3);
+}

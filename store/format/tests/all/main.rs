@@ -1,0 +1,8 @@
+//! The formats: golden files, and bytes of all kinds.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod envelope;
+mod formats;
+mod plan;
+mod samples;

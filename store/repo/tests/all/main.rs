@@ -1,0 +1,9 @@
+//! A store on disks that are well, and on others.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+mod damage;
+mod faults;
+mod names;
+mod round_trip;
