@@ -140,6 +140,7 @@ impl Cache {
             File::open(&path).and_then(|file| file.sync_all()).map_err(at("write", &path))?;
         }
         let path = self.entry_path(kind, key);
+        let _unread = self.lock(&lease_name(kind, &key.hex()), &mut |_| ())?;
         remove(&path)?;
         fs::rename(folder, &path).map_err(at("create", &path))?;
         Ok(path)
@@ -158,20 +159,21 @@ impl Cache {
 
     /// Keeps an entry from being replaced or deleted while it is read.
     pub fn lease(&self, kind: Kind, key: &Digest) -> Result<Lock, CacheError> {
-        let path = self.root.join("locks").join(format!("{}-{}", kind.folder(), key.hex()));
+        let path = self.root.join("locks").join(lease_name(kind, &key.hex()));
         let file = lock_file(&path)?;
         file.lock_shared().map_err(at("lock", &path))?;
         Ok(Lock(file))
     }
 
-    /// The lock of an entry, to make it.
+    /// The lock of an entry, to make it. Those who read the entry do not hold
+    /// it: who waited for the maker finds the entry, however long that is used.
     pub fn lock_entry(
         &self,
         kind: Kind,
         key: &Digest,
         log: &mut dyn FnMut(&str),
     ) -> Result<Lock, CacheError> {
-        self.lock(&format!("{}-{}", kind.folder(), key.hex()), log)
+        self.lock(&format!("make-{}-{}", kind.folder(), key.hex()), log)
     }
 
     /// A folder for one build; removes those of builds that were killed.
@@ -207,8 +209,7 @@ impl Cache {
                 let used = fs::metadata(path.join(ENTRY)).and_then(|entry| entry.modified());
                 let unused = used.map(|used| now.duration_since(used).unwrap_or_default());
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let lock =
-                    lock_file(&self.root.join("locks").join(format!("{}-{name}", kind.folder())));
+                let lock = lock_file(&self.root.join("locks").join(lease_name(kind, &name)));
                 if unused.is_ok_and(|unused| unused > UNUSED_MAX)
                     && lock.is_ok_and(|lock| lock.try_lock().is_ok())
                 {
@@ -230,6 +231,11 @@ impl Drop for Work {
 struct Stored<T> {
     created_secs: u64,
     entry: T,
+}
+
+/// The lock that readers of an entry share.
+fn lease_name(kind: Kind, key: &str) -> String {
+    format!("{}-{key}", kind.folder())
 }
 
 fn lock_file(path: &Path) -> Result<File, CacheError> {
@@ -304,6 +310,14 @@ mod tests {
     }
 
     #[test]
+    fn who_waited_for_the_maker_does_not_wait_for_the_readers() {
+        let (_dir, cache) = cache();
+        let key = Digest([1; 32]);
+        let _reader = cache.lease(Kind::Image, &key).unwrap();
+        cache.lock_entry(Kind::Image, &key, &mut |line| panic!("{line}")).unwrap();
+    }
+
+    #[test]
     fn only_entries_that_nobody_used_for_long_are_pruned() {
         let (_dir, cache) = cache();
         for byte in [1, 2] {
@@ -311,7 +325,7 @@ mod tests {
             fs::create_dir(&folder).unwrap();
             cache.store(Kind::Image, &Digest([byte; 32]), &folder, &byte).unwrap();
         }
-        let held = cache.lock_entry(Kind::Image, &Digest([2; 32]), &mut |_| ()).unwrap();
+        let held = cache.lease(Kind::Image, &Digest([2; 32])).unwrap();
         let now = SystemTime::now();
         cache.prune(now);
         assert_eq!(cache.find::<u8>(Kind::Image, &Digest([1; 32]), None), Some(1));
