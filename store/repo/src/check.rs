@@ -77,6 +77,7 @@ impl Repo {
     /// byte is hashed too. An error says that looking was not possible; damage
     /// is in the report.
     pub async fn check(&self, data: bool) -> Result<CheckReport, StorageError> {
+        let lease = self.lease_to_read().await?;
         self.index.refresh()?;
         let mut report = CheckReport::default();
         let packs = self.check_packs(data, &mut report).await?;
@@ -90,6 +91,9 @@ impl Repo {
             }
         }
         self.check_pack_rows(&packs, &lost, &mut report).await?;
+        if let Some(lease) = lease {
+            lease.end().await;
+        }
         Ok(report)
     }
 
@@ -104,6 +108,8 @@ impl Repo {
             let entries = match packs::table(&self.storage, &name, len).await {
                 Ok(entries) => entries,
                 Err(PackError::Storage(error @ StorageError::Denied { .. })) => return Err(error),
+                // Deleted as garbage since the list was made; needed ones are missed later.
+                Err(PackError::Storage(StorageError::Missing { .. })) => continue,
                 Err(error) => {
                     packs.problems.push(PackProblem { pack: name, what: chain(&error) });
                     packs.tables.insert(name, Vec::new());

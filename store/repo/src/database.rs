@@ -10,7 +10,9 @@ use sqlx::{Row, Sqlite, Transaction};
 use store_format::PackName;
 use wire::Digest;
 
-use crate::storage::StorageError;
+use crate::storage::{StorageError, blob_key, pack_key};
+
+pub(crate) mod garbage;
 
 /// Name of the database's file.
 pub(crate) const FILE: &str = "store.db";
@@ -18,6 +20,7 @@ pub(crate) const FILE: &str = "store.db";
 const BUSY: Duration = Duration::from_secs(60);
 const CONNECTIONS_MAX: u32 = 4;
 
+#[derive(Clone)]
 pub(crate) struct Database {
     pool: SqlitePool,
 }
@@ -118,16 +121,24 @@ impl Database {
         self.pool.begin_with("BEGIN IMMEDIATE").await
     }
 
-    /// Records an image, the packs that it needs and, if given, its reference:
-    /// all or nothing.
+    /// Records an image, the packs that it needs and, if given, its reference,
+    /// and ends the lease under which these and its blobs were stored or found:
+    /// all or nothing. Nothing, and false, where the lease is gone.
     pub(crate) async fn commit(
         &self,
+        lease: &str,
         image: &ImageRow,
         packs: &[PackName],
         reference: Option<(&str, &str)>,
-    ) -> Result<(), StorageError> {
+    ) -> Result<bool, StorageError> {
+        let blobs = [&image.digest, &image.table].map(|blob| blob_key(blob).to_string());
+        let packs_keys = packs.iter().map(|pack| pack_key(pack).to_string());
+        let needed: Vec<String> = blobs.into_iter().chain(packs_keys).collect();
         let commit = async {
             let mut change = self.begin().await?;
+            if !garbage::redeem(&mut change, lease, &needed).await? {
+                return Ok(false);
+            }
             sqlx::query(
                 "INSERT INTO images (digest, chunk_table, disk_bytes, data_bytes, stored_bytes, \
                  new_bytes, created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7) \
@@ -144,19 +155,13 @@ impl Database {
             .execute(&mut *change)
             .await?;
             for pack in packs {
-                sqlx::query(
-                    "INSERT INTO packs (name, created_ms) VALUES ($1, $2) \
-                     ON CONFLICT (name) DO NOTHING",
-                )
-                .bind(pack.to_string())
-                .bind(to_sql(image.created_ms))
-                .execute(&mut *change)
-                .await?;
+                add_pack(&mut change, pack, image.created_ms).await?;
             }
             if let Some((name, tag)) = reference {
                 point(&mut change, name, tag, &image.digest).await?;
             }
-            change.commit().await
+            change.commit().await?;
+            Ok(true)
         };
         commit.await.map_err(failed)
     }
@@ -210,17 +215,22 @@ impl Database {
             .map_err(failed)
     }
 
-    /// Lets a reference name an image, which must be recorded.
+    /// Lets a reference name an image; false where that is not recorded.
     pub(crate) async fn set_name(
         &self,
         name: &str,
         tag: &str,
         image: &Digest,
-    ) -> Result<(), StorageError> {
+    ) -> Result<bool, StorageError> {
         let change = async {
             let mut change = self.begin().await?;
+            let known = sqlx::query("SELECT 1 FROM images WHERE digest = $1").bind(image.hex());
+            if known.fetch_optional(&mut *change).await?.is_none() {
+                return Ok(false);
+            }
             point(&mut change, name, tag, image).await?;
-            change.commit().await
+            change.commit().await?;
+            Ok(true)
         };
         change.await.map_err(failed)
     }
@@ -245,6 +255,21 @@ impl Database {
         .map_err(failed)?;
         Ok(done.rows_affected())
     }
+}
+
+async fn add_pack(
+    change: &mut Transaction<'static, Sqlite>,
+    pack: &PackName,
+    now_ms: u64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO packs (name, created_ms) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+    )
+    .bind(pack.to_string())
+    .bind(to_sql(now_ms))
+    .execute(&mut **change)
+    .await?;
+    Ok(())
 }
 
 async fn point(

@@ -97,8 +97,11 @@ impl Repo {
             return Err(NameError::HasDigest { reference: new.clone() });
         }
         let digest = self.resolve(image).await?;
-        self.database.set_name(&new.name, new.tag_or_latest(), &digest).await?;
-        Ok(digest)
+        match self.database.set_name(&new.name, new.tag_or_latest(), &digest).await? {
+            true => Ok(digest),
+            // Removed as garbage just now.
+            false => Err(NameError::Unknown { reference: image.clone() }),
+        }
     }
 
     /// Removes a reference (`name:tag`), or all of a name for an image

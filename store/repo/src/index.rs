@@ -31,7 +31,7 @@ struct Mapped {
 #[derive(Clone, Default)]
 pub(crate) struct Snapshot {
     segments: Arc<Vec<Arc<Mapped>>>,
-    /// Packs that are in the segments, but not in the store.
+    /// Packs that are in the segments, but not in the store, or not for long.
     dead: Arc<HashSet<PackName>>,
     /// Another number for every change.
     pub(crate) generation: u64,
@@ -174,7 +174,7 @@ impl Index {
         if small.len() < MERGE_COUNT {
             return Ok(());
         }
-        self.write(&gather(&small)).await?;
+        self.write(&gather(&small, &self.snapshot().dead)).await?;
         let names: HashSet<&str> = small.iter().map(|mapped| mapped.name.as_str()).collect();
         self.change(|now| {
             let left = now.segments.iter().filter(|mapped| !names.contains(mapped.name.as_str()));
@@ -228,12 +228,17 @@ impl Index {
     }
 }
 
-/// The tables of all packs in some segments, as far as they are listed there.
-fn gather(segments: &[Arc<Mapped>]) -> Vec<(PackName, Vec<Entry>)> {
+/// The tables of all packs in some segments, as far as they are listed there
+/// and the packs exist.
+fn gather(segments: &[Arc<Mapped>], dead: &HashSet<PackName>) -> Vec<(PackName, Vec<Entry>)> {
     let mut order = Vec::new();
     let mut packs: BTreeMap<PackName, Vec<Entry>> = BTreeMap::new();
     for segment in segments.iter().filter_map(|mapped| mapped.segment()) {
-        for name in segment.packs().filter(|name| !packs.contains_key(name)).collect::<Vec<_>>() {
+        for name in segment
+            .packs()
+            .filter(|name| !packs.contains_key(name) && !dead.contains(name))
+            .collect::<Vec<_>>()
+        {
             packs.insert(name, Vec::new());
             order.push(name);
         }

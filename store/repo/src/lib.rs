@@ -19,14 +19,17 @@
 mod check;
 mod database;
 mod export;
+mod garbage;
 mod images;
 mod index;
 mod ingest;
 mod layout;
+mod lease;
 mod locations;
 mod map;
 mod mbr;
 mod open;
+mod packer;
 mod packs;
 mod read;
 mod source;
@@ -34,6 +37,7 @@ mod storage;
 
 pub use check::{CheckReport, Problem};
 pub use export::{ExportError, Exported};
+pub use garbage::{GarbageError, GarbagePlan, GarbageReport, PackPlan};
 pub use images::{ImageDetails, ImageSummary, NameError};
 pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported};
 pub use layout::LayoutError;

@@ -88,8 +88,10 @@ impl Repo {
         self.look_up(&row, self.index.snapshot(), |found| found).await
     }
 
-    /// [`Repo::locations`] as they are sent.
+    /// [`Repo::locations`] as they are sent. Nothing that they name is deleted
+    /// within the hour that fetching it may take.
     pub async fn locations_bytes(&self, digest: &Digest) -> Result<Bytes, ReadError> {
+        self.lease_pulls().await?;
         let row = self.row(digest).await?;
         let found = self.answer(&row).await;
         let packs = found.as_ref().map(|found| found.packs.as_slice());
@@ -140,7 +142,7 @@ impl Repo {
         Ok(false)
     }
 
-    async fn look_again(&self) -> Result<(), StorageError> {
+    pub(crate) async fn look_again(&self) -> Result<(), StorageError> {
         self.index.refresh()?;
         self.catch_up().await
     }

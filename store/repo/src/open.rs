@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use object_store::path::Path as Key;
@@ -12,6 +13,7 @@ use sqlx::migrate::MigrateError;
 
 use crate::database::{self, Database};
 use crate::index::Index;
+use crate::lease::{Pulls, packs_of};
 use crate::locations::Placed;
 use crate::packs::{self, PackError};
 use crate::storage::{Storage, StorageError};
@@ -41,6 +43,9 @@ pub struct Repo {
     pub(crate) database: Database,
     pub(crate) index: Index,
     pub(crate) placed: Placed,
+    pub(crate) pulls: Pulls,
+    /// The epoch whose condemned packs the index looks past.
+    pub(crate) caught_up: AtomicU64,
 }
 
 /// Why a store could not be made or opened.
@@ -166,17 +171,24 @@ impl Repo {
             Database::open(&storage.home, true).await.map_err(|e| database_error(&at, e))?;
         let failed = |source| OpenError::Storage { at: at.clone(), source };
         let index = Index::open(storage.clone()).await.map_err(failed)?;
-        let repo = Repo { storage, database, index, placed: Placed::default() };
+        let (placed, pulls) = (Placed::default(), Pulls::default());
+        let caught_up = AtomicU64::new(0);
+        let repo = Repo { storage, database, index, placed, pulls, caught_up };
         repo.catch_up().await.map_err(failed)?;
         Ok(repo)
     }
 
-    /// Brings the index up to date with the packs that exist: reads the tables
-    /// of those it does not list. Packs that are damaged, or that the disk does
+    /// Brings the index up to date with the packs that exist and are not
+    /// condemned: reads the tables of those it does not list. Packs that are damaged, or that the disk does
     /// not give, are left to `check`: the others shall be readable.
     pub(crate) async fn catch_up(&self) -> Result<(), StorageError> {
+        // In this order: what is condemned and deleted in between is then in
+        // neither list.
+        let epoch = self.database.epoch().await?;
+        let condemned = packs_of(&self.database.condemned().await?);
         let packs = self.storage.packs().await?;
-        let exist: HashSet<_> = packs.iter().map(|(name, _)| *name).collect();
+        let exist = packs.iter().map(|(name, _)| *name).filter(|name| !condemned.contains(name));
+        let exist: HashSet<_> = exist.collect();
         let missing: HashSet<_> = self.index.compare(&exist).into_iter().collect();
         let todo: Vec<_> = packs.into_iter().filter(|(name, _)| missing.contains(name)).collect();
         for batch in todo.chunks(REBUILD_BATCH) {
@@ -200,6 +212,7 @@ impl Repo {
                 self.index.add(&tables).await?;
             }
         }
+        self.caught_up.store(epoch, Ordering::Release);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use store_format::frame::{FrameError, Header, Opener};
 use store_format::{
@@ -120,11 +121,13 @@ struct Reading {
 }
 
 impl Repo {
-    /// All pieces of an image, by rising offset, without gaps.
+    /// All pieces of an image, by rising offset, without gaps. Nothing of it is
+    /// deleted before the stream ends or is dropped.
     pub async fn read(
         self: &Arc<Self>,
         image: &Digest,
     ) -> Result<BoxStream<'static, Result<Piece, ReadError>>, ReadError> {
+        let lease = self.lease_to_read().await?;
         let table = self.table(image).await?;
         let locations = self.locations(image).await?;
         let numbers = table.distinct().map(|(id, _)| id).zip(0..).collect();
@@ -138,7 +141,13 @@ impl Repo {
             .buffered(WINDOWS)
             .map_ok(|pieces| stream::iter(pieces).map(Ok))
             .try_flatten();
-        Ok(pieces.boxed())
+        let end = async move {
+            if let Some(lease) = lease {
+                lease.end().await;
+            }
+            None
+        };
+        Ok(pieces.chain(stream::once(end).filter_map(future::ready)).boxed())
     }
 }
 

@@ -138,6 +138,15 @@ impl Storage {
         put(&self.local, key, bytes).await
     }
 
+    /// Deletes an object; one that is gone already is fine.
+    pub(crate) async fn delete(&self, key: &str) -> Result<(), StorageError> {
+        let key = Key::from(key);
+        match self.objects.delete(&key).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(StorageError::object(&key, error)),
+        }
+    }
+
     pub(crate) async fn delete_local(&self, key: &Key) -> Result<(), StorageError> {
         self.local.delete(key).await.map_err(|e| StorageError::object(key, e))
     }
@@ -189,18 +198,30 @@ impl Storage {
 
     /// All packs with their lengths; files with other names are not listed.
     pub(crate) async fn packs(&self) -> Result<Vec<(PackName, u64)>, StorageError> {
-        let prefix = Key::from(PACKS);
+        self.list(PACKS, |name| name.parse().ok()).await
+    }
+
+    /// All blobs with their lengths.
+    pub(crate) async fn blobs(&self) -> Result<Vec<(Digest, u64)>, StorageError> {
+        self.list(BLOBS, |name| Digest::from_hex(name).ok()).await
+    }
+
+    async fn list<T: Ord>(
+        &self,
+        folder: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<(T, u64)>, StorageError> {
+        let prefix = Key::from(folder);
         let mut list = self.objects.list(Some(&prefix));
-        let mut packs = Vec::new();
+        let mut found = Vec::new();
         while let Some(meta) =
             list.try_next().await.map_err(|e| StorageError::object(&prefix, e))?
         {
-            if let Some(Ok(name)) = meta.location.filename().map(str::parse::<PackName>) {
-                packs.push((name, meta.size));
-            }
+            let name = meta.location.filename().and_then(&parse);
+            found.extend(name.map(|name| (name, meta.size)));
         }
-        packs.sort_unstable();
-        Ok(packs)
+        found.sort_unstable();
+        Ok(found)
     }
 }
 

@@ -15,7 +15,6 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, RwLock};
 use std::thread;
 
-use bytes::Bytes;
 use serde::Serialize;
 use store_format::frame::SealError;
 use store_format::{
@@ -24,12 +23,15 @@ use store_format::{
 use tokio::runtime::Handle;
 use wire::{Digest, Reference};
 
+use crate::database::garbage::Purpose;
 use crate::database::{ImageRow, now_ms};
-use crate::index::Index;
+use crate::index::Snapshot;
 use crate::layout::{self, Layout, LayoutError};
+use crate::lease::Lease;
 use crate::open::Repo;
+use crate::packer::{self, Packer};
 use crate::source::{Disk, Source};
-use crate::storage::{Storage, StorageError, blob_key};
+use crate::storage::{StorageError, blob_key};
 
 use pack::{Collected, Collector};
 use scan::Batch;
@@ -128,6 +130,12 @@ pub enum ImportError {
     /// A chunk could not be compressed.
     #[error("a chunk could not be compressed")]
     Seal(#[from] SealError),
+    /// It was taken for dead.
+    #[error(
+        "garbage was removed from the store while the import stood still for minutes, and what \
+         it relied on may be gone: import again"
+    )]
+    Lapsed,
     /// A thread of the import ended early, which is a defect of this program.
     #[error("the import ended in the middle; please report this")]
     Broken,
@@ -137,8 +145,9 @@ pub enum ImportError {
 struct Job {
     disk: Disk,
     layout: Layout,
-    storage: Storage,
-    index: std::sync::Arc<Repo>,
+    repo: std::sync::Arc<Repo>,
+    /// What counts as stored.
+    known: Snapshot,
     runtime: Handle,
 }
 
@@ -154,8 +163,10 @@ impl Repo {
         if let Some(reference) = options.reference.as_ref().filter(|r| r.digest.is_some()) {
             return Err(ImportError::Reference { reference: reference.clone() });
         }
-        // Chunks in packs that are gone must not count as stored.
+        let lease = self.lease(Purpose::Import).await?.ok_or(ImportError::Broken)?;
+        // Chunks in packs that are gone, or soon will be, must not count as stored.
         self.catch_up().await?;
+        let known = self.index.snapshot();
         let repo = std::sync::Arc::clone(self);
         let runtime = Handle::current();
         let sector = options.sector_bytes;
@@ -164,19 +175,19 @@ impl Repo {
             let disk = disk.map_err(|source| ImportError::Source { name: name.clone(), source })?;
             let layout = layout::read(&disk, sector)
                 .map_err(|source| ImportError::Layout { name, source })?;
-            let storage = repo.storage.clone();
-            let job = Job { disk, layout, storage, index: repo, runtime };
+            let job = Job { disk, layout, repo, known, runtime };
             let collected = job.run(&mut progress)?;
             Ok::<_, ImportError>((job.layout, job.disk.bytes, collected))
         });
         let (layout, disk_bytes, collected) = ingest.await.map_err(|_| ImportError::Broken)??;
         let envelope = describe(layout, disk_bytes, &collected, &options)?;
-        self.commit(envelope, collected, options.reference).await
+        self.commit(lease, envelope, collected, options.reference).await
     }
 
     /// Writes the blobs, then the records.
     async fn commit(
         &self,
+        lease: Lease,
         envelope: Envelope,
         collected: Collected,
         reference: Option<Reference>,
@@ -190,8 +201,11 @@ impl Repo {
             .and_then(|table| table.check(&envelope))
             .map_err(ImportError::TooLarge)?;
         let table_digest = store_format::digest_of(&table_bytes);
-        self.storage.put(&blob_key(&digest), Bytes::from(envelope_bytes)).await?;
-        self.storage.put(&blob_key(&table_digest), Bytes::from(table_bytes)).await?;
+        let put = async |blob: &Digest, bytes: Vec<u8>| {
+            packer::put(&self.storage, &self.database, &blob_key(blob), bytes.into()).await
+        };
+        put(&digest, envelope_bytes).await?;
+        put(&table_digest, table_bytes).await?;
         let row = ImageRow {
             digest,
             table: table_digest,
@@ -203,7 +217,10 @@ impl Repo {
         };
         let packs: Vec<PackName> = collected.packs.into_iter().collect();
         let name = reference.as_ref().map(|r| (r.name.as_str(), r.tag_or_latest()));
-        self.database.commit(&row, &packs, name).await?;
+        if !self.database.commit(lease.id(), &row, &packs, name).await? {
+            return Err(ImportError::Lapsed);
+        }
+        lease.redeemed();
         Ok(Imported {
             digest,
             disk_bytes: row.disk_bytes,
@@ -257,16 +274,17 @@ impl Job {
         let (worked_in, worked) = sync_channel::<Result<Worked, SealError>>(batches);
         let cut = Mutex::new(cut);
         let seen = RwLock::new(HashSet::new());
-        let index: &Index = &self.index.index;
         thread::scope(|scope| {
             let (cut, seen) = (&cut, &seen);
             let scanner = scope.spawn(move || scan::scan(&self.disk, &self.layout, &free, &cut_in));
             for _ in 0..workers {
                 let worked_in = worked_in.clone();
-                scope.spawn(move || Worker::new(index.snapshot(), seen).run(cut, &worked_in));
+                let known = self.known.clone();
+                scope.spawn(move || Worker::new(known, seen).run(cut, &worked_in));
             }
             drop(worked_in);
-            let collector = Collector::new(&self.storage, index, &self.runtime, seen);
+            let packer = Packer::new(&self.repo, &self.runtime);
+            let collector = Collector::new(packer, self.known.clone(), seen);
             let disk_bytes = self.disk.bytes;
             let result = collect(
                 collector,

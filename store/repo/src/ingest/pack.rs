@@ -1,30 +1,19 @@
-//! Putting packs and the chunk table together, in the order of the disk.
+//! Putting the chunk table together and new chunks into packs, in the order of
+//! the disk.
 
 use std::collections::{BTreeSet, HashSet};
 use std::mem;
 use std::sync::{PoisonError, RwLock};
 
-use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use store_format::frame::{Header, Sealer};
-use store_format::pack::{Builder, Entry};
 use store_format::{Extent, PackName};
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 use wire::Digest;
 
 use super::scan::Item;
 use super::work::{Chunk, LEVEL, Worked};
 use super::{ImportError, ImportProgress};
-use crate::index::{Index, Snapshot};
-use crate::storage::{Storage, StorageError, pack_key};
-
-/// Bytes after which a pack is closed.
-const PACK_BYTES: u64 = 64 << 20;
-/// A pack with its last frame and its table.
-const PACK_CAPACITY: usize = 66 << 20;
-/// Packs that become one index segment: what a crash makes us read again.
-const SEGMENT_PACKS: usize = 8;
+use crate::index::Snapshot;
+use crate::packer::Packer;
 
 /// What an import found and stored.
 #[derive(Debug, Default)]
@@ -41,47 +30,30 @@ pub(super) struct Collected {
     pub new_bytes: u64,
 }
 
-/// A pack that is in the store, and its table.
-type Written = (PackName, Vec<Entry>);
-
 pub(super) struct Collector<'a> {
-    storage: &'a Storage,
-    index: &'a Index,
+    /// What counted as stored when the import began.
     known: Snapshot,
-    runtime: &'a Handle,
-    /// Every chunk of the image so far: each is stored or in the open pack.
+    /// Every chunk of the image so far: each is stored or with the packer.
     seen: &'a RwLock<HashSet<Digest>>,
     sealer: Option<Sealer>,
     region: Vec<Extent>,
     result: Collected,
-    pack: Builder,
-    bytes: Vec<u8>,
-    /// The one pack that is being written.
-    writing: Option<JoinHandle<Result<Written, StorageError>>>,
-    /// Packs that are written, and not in the index yet.
-    written: Vec<Written>,
+    packer: Packer<'a>,
 }
 
 impl<'a> Collector<'a> {
     pub(super) fn new(
-        storage: &'a Storage,
-        index: &'a Index,
-        runtime: &'a Handle,
+        packer: Packer<'a>,
+        known: Snapshot,
         seen: &'a RwLock<HashSet<Digest>>,
     ) -> Collector<'a> {
         Collector {
-            storage,
-            index,
-            known: index.snapshot(),
-            runtime,
+            known,
             seen,
             sealer: None,
             region: Vec::new(),
             result: Collected::default(),
-            pack: Builder::default(),
-            bytes: Vec::new(),
-            writing: None,
-            written: Vec::new(),
+            packer,
         }
     }
 
@@ -147,68 +119,15 @@ impl<'a> Collector<'a> {
     }
 
     fn store(&mut self, header: &Header, frame: &[u8]) -> Result<(), ImportError> {
-        if self.bytes.is_empty() {
-            // Pages that are not reached are never touched.
-            self.bytes.reserve(PACK_CAPACITY);
-            self.bytes.extend_from_slice(&Builder::header());
-        }
-        self.pack.push(header);
-        self.bytes.extend_from_slice(frame);
         self.result.stored_bytes += u64::from(header.frame_len());
         self.result.new_bytes += u64::from(header.frame_len());
         self.result.new_chunks += 1;
-        match self.pack.frames_end() >= PACK_BYTES || !self.pack.has_room() {
-            true => self.close_pack(),
-            false => Ok(()),
-        }
-    }
-
-    /// Starts to write the pack, once the one before is written.
-    fn close_pack(&mut self) -> Result<(), ImportError> {
-        let pack = mem::take(&mut self.pack);
-        let mut bytes = mem::take(&mut self.bytes);
-        bytes.extend_from_slice(&pack.finish());
-        self.wait()?;
-        if self.written.len() >= SEGMENT_PACKS {
-            self.write_segment()?;
-        }
-        let storage = self.storage.clone();
-        self.writing = Some(self.runtime.spawn(async move {
-            let bytes = Bytes::from(bytes);
-            let hashed = bytes.clone();
-            let name = tokio::task::spawn_blocking(move || Sha256::digest(&hashed)).await;
-            let name = name.map_err(|e| StorageError::new("packs", Box::new(e)))?;
-            let name = PackName(name.into());
-            storage.put(&pack_key(&name), bytes).await?;
-            Ok((name, pack.entries().to_vec()))
-        }));
-        Ok(())
-    }
-
-    fn wait(&mut self) -> Result<(), ImportError> {
-        if let Some(writing) = self.writing.take() {
-            let (name, entries) =
-                self.runtime.block_on(writing).map_err(|_| ImportError::Broken)??;
-            self.result.packs.insert(name);
-            self.written.push((name, entries));
-        }
-        Ok(())
-    }
-
-    fn write_segment(&mut self) -> Result<(), ImportError> {
-        let packs = mem::take(&mut self.written);
-        Ok(self.runtime.block_on(self.index.add(&packs))?)
+        Ok(self.packer.push(header, frame)?)
     }
 
     /// Everything is durable and in the index afterwards.
     pub(super) fn finish(mut self) -> Result<Collected, ImportError> {
-        if !self.bytes.is_empty() {
-            self.close_pack()?;
-        }
-        self.wait()?;
-        if !self.written.is_empty() {
-            self.write_segment()?;
-        }
+        self.result.packs.append(&mut self.packer.finish()?);
         Ok(self.result)
     }
 }

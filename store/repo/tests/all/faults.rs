@@ -103,6 +103,15 @@ async fn every_write_may_fail() {
 
 /// This test again, as a process of its own; what it does is in its environment.
 fn child(folder: &Path, fault: &str, wrapper: &[&str]) -> Output {
+    child_that("faults::the_work_of_a_child", folder, fault, wrapper)
+}
+
+/// A process that collects the garbage of a store.
+pub fn child_to_collect(store: &Path, fault: &str) -> Output {
+    child_that("garbage::the_collection_of_a_child", store, fault, &[])
+}
+
+fn child_that(does: &str, folder: &Path, fault: &str, wrapper: &[&str]) -> Output {
     let test = env::current_exe().unwrap();
     let (program, arguments) = match wrapper {
         [program, rest @ ..] => {
@@ -112,7 +121,7 @@ fn child(folder: &Path, fault: &str, wrapper: &[&str]) -> Output {
     };
     Command::new(program)
         .args(arguments)
-        .args(["--exact", "faults::the_work_of_a_child", "--nocapture"])
+        .args(["--exact", does, "--nocapture"])
         .env(FOLDER, folder)
         .env(FAULT, fault)
         .output()
@@ -122,19 +131,24 @@ fn child(folder: &Path, fault: &str, wrapper: &[&str]) -> Output {
 /// Does nothing unless it is the child of another test.
 #[tokio::test]
 async fn the_work_of_a_child() {
-    let (Ok(folder), Ok(fault)) = (env::var(FOLDER), env::var(FAULT)) else { return };
-    let folder = PathBuf::from(folder);
-    let (kind, at) = fault.split_once(' ').unwrap_or(("none", "0"));
+    match (child_work(), env::var(FOLDER)) {
+        (Some((folder, plan)), _) => drop(work(&folder, &plan).await.unwrap()),
+        (None, Ok(folder)) => say(Path::new(&folder)).await,
+        (None, Err(_)) => {}
+    }
+}
+
+/// The folder that this process is to work in as a child, and how it ends.
+pub fn child_work() -> Option<(PathBuf, Arc<Plan>)> {
+    let (folder, fault) = (env::var(FOLDER).ok()?, env::var(FAULT).ok()?);
+    let (kind, at) = fault.split_once(' ')?;
     let kind = match kind {
         "before" => Fault::KilledBefore,
         "within" => Fault::KilledWithin,
         "after" => Fault::KilledAfter,
-        _ => {
-            say(&folder).await;
-            return;
-        }
+        other => panic!("{other}"),
     };
-    work(&folder, &Plan::new(kind, at.parse().unwrap())).await.unwrap();
+    Some((PathBuf::from(folder), Plan::new(kind, at.parse().unwrap())))
 }
 
 /// Imports into the store and prints how that went.

@@ -5,5 +5,6 @@
 mod common;
 mod damage;
 mod faults;
+mod garbage;
 mod names;
 mod round_trip;

@@ -5,7 +5,8 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
@@ -132,7 +133,21 @@ impl ObjectStore for Faulty {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let hit = self.plan.count.fetch_add(1, Ordering::SeqCst) == self.plan.at;
+        if !hit {
+            return self.inner.delete_stream(locations);
+        }
+        let error = || Error::Generic {
+            store: "faulty",
+            source: Box::new(std::io::Error::other("a deletion that fails on purpose")),
+        };
+        match self.plan.fault {
+            Fault::Refused => stream::once(async move { Err(error()) }).boxed(),
+            Fault::KilledBefore | Fault::KilledWithin => die(),
+            Fault::Unsaid => self.inner.delete_stream(locations).map(move |_| Err(error())).boxed(),
+            Fault::KilledAfter => self.inner.delete_stream(locations).map(|_| die()).boxed(),
+            Fault::Unreadable => self.inner.delete_stream(locations),
+        }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

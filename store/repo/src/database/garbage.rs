@@ -1,0 +1,328 @@
+//! Records of removing garbage: leases, and what is condemned.
+
+use sqlx::{Row, Sqlite, Transaction};
+use store_format::PackName;
+use wire::Digest;
+
+use super::{Database, ImageRow, NameRow, failed, image_row, name_row, number, to_sql};
+use crate::storage::{Storage, StorageError};
+
+/// Objects that are deleted in one transaction, which keeps writers waiting.
+const DELETE_BATCH: i64 = 64;
+
+/// What a lease is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Import,
+    Read,
+    Collect,
+}
+
+impl Purpose {
+    fn word(self) -> &'static str {
+        match self {
+            Purpose::Import => "import",
+            Purpose::Read => "read",
+            Purpose::Collect => "gc",
+        }
+    }
+}
+
+/// All images and names, as they are when a collection looks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Records {
+    pub images: Vec<ImageRow>,
+    pub names: Vec<NameRow>,
+}
+
+/// What is to be condemned, and what is needed after all.
+#[derive(Debug, Default)]
+pub(crate) struct Sentence {
+    /// Images without a name: their records go at once.
+    pub images: Vec<Digest>,
+    /// Keys of objects that nothing needs, and their bytes.
+    pub objects: Vec<(String, u64)>,
+    /// Packs among them.
+    pub packs: Vec<PackName>,
+    /// Keys of objects that are needed, whatever was said before.
+    pub spared: Vec<String>,
+    /// All packs that images need.
+    pub needed_packs: Vec<PackName>,
+}
+
+/// What became of a change that depends on what others did meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Done,
+    /// The records are other ones than the change was made for.
+    Outdated,
+    /// The lease is gone: its holder was taken for dead.
+    Lapsed,
+}
+
+/// What a transaction of deletions did.
+#[derive(Debug, Default)]
+pub(crate) struct Deleted {
+    pub objects: u64,
+    pub bytes: u64,
+    pub lapsed: bool,
+}
+
+/// Condemned objects that leases keep.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub objects: u64,
+    pub bytes: u64,
+    pub leases: u64,
+}
+
+impl Database {
+    /// Records a lease, or lets it live on. Returns the epoch; nothing where a
+    /// collection was to begin and another one is under way.
+    pub(crate) async fn begin_lease(
+        &self,
+        id: &str,
+        purpose: Purpose,
+        now_ms: u64,
+        expires_ms: u64,
+    ) -> Result<Option<u64>, StorageError> {
+        let begin = async {
+            let mut change = self.begin().await?;
+            if purpose == Purpose::Collect {
+                drop_expired(&mut change, now_ms).await?;
+                let busy = sqlx::query("SELECT 1 FROM leases WHERE purpose = $1")
+                    .bind(purpose.word())
+                    .fetch_optional(&mut *change)
+                    .await?;
+                if busy.is_some() {
+                    return Ok(None);
+                }
+            }
+            let epoch = epoch(&mut change).await?;
+            sqlx::query(
+                "INSERT INTO leases (id, purpose, began, expires_ms) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (id) DO UPDATE SET expires_ms = excluded.expires_ms",
+            )
+            .bind(id)
+            .bind(purpose.word())
+            .bind(to_sql(epoch))
+            .bind(to_sql(expires_ms))
+            .execute(&mut *change)
+            .await?;
+            change.commit().await?;
+            Ok(Some(epoch))
+        };
+        begin.await.map_err(failed)
+    }
+
+    /// Lets a lease live on; false where it is gone.
+    pub(crate) async fn renew_lease(
+        &self,
+        id: &str,
+        expires_ms: u64,
+    ) -> Result<bool, StorageError> {
+        let done = sqlx::query("UPDATE leases SET expires_ms = $1 WHERE id = $2")
+            .bind(to_sql(expires_ms))
+            .bind(id)
+            .execute(&self.pool)
+            .await
+            .map_err(failed)?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    pub(crate) async fn end_lease(&self, id: &str) -> Result<(), StorageError> {
+        let done = sqlx::query("DELETE FROM leases WHERE id = $1").bind(id).execute(&self.pool);
+        done.await.map(|_| ()).map_err(failed)
+    }
+
+    /// The current epoch.
+    pub(crate) async fn epoch(&self) -> Result<u64, StorageError> {
+        let row = sqlx::query("SELECT number FROM epoch").fetch_one(&self.pool).await;
+        row.and_then(|row| number(&row, "number")).map_err(failed)
+    }
+
+    /// An object that is about to be written under the name of its content is
+    /// no longer condemned.
+    pub(crate) async fn revive(&self, key: &str) -> Result<(), StorageError> {
+        let done =
+            sqlx::query("DELETE FROM condemned WHERE object = $1").bind(key).execute(&self.pool);
+        done.await.map(|_| ()).map_err(failed)
+    }
+
+    /// Keys of all condemned objects.
+    pub(crate) async fn condemned(&self) -> Result<Vec<String>, StorageError> {
+        let all = sqlx::query_scalar("SELECT object FROM condemned").fetch_all(&self.pool);
+        all.await.map_err(failed)
+    }
+
+    /// All images and names at one moment.
+    pub(crate) async fn records(&self) -> Result<Records, StorageError> {
+        let read = async {
+            let mut read = self.pool.begin().await?;
+            records(&mut read).await
+        };
+        read.await.map_err(failed)
+    }
+
+    /// Condemns what nothing needs, if the records are still `seen`.
+    pub(crate) async fn condemn(
+        &self,
+        lease: &str,
+        seen: &Records,
+        sentence: &Sentence,
+        now_ms: u64,
+    ) -> Result<Change, StorageError> {
+        let condemn = async {
+            let mut change = self.begin().await?;
+            if !holds(&mut change, lease).await? {
+                return Ok(Change::Lapsed);
+            }
+            if records(&mut change).await? != *seen {
+                return Ok(Change::Outdated);
+            }
+            write_sentence(&mut change, sentence, now_ms).await?;
+            change.commit().await?;
+            Ok(Change::Done)
+        };
+        condemn.await.map_err(failed)
+    }
+
+    /// Deletes some of the condemned objects that no lease keeps; none are left
+    /// where it deleted none. Whoever wants to write one of them waits for the
+    /// end of this transaction, so that a new object is never deleted for an
+    /// old one.
+    pub(crate) async fn delete_condemned(
+        &self,
+        lease: &str,
+        storage: &Storage,
+        now_ms: u64,
+    ) -> Result<Deleted, StorageError> {
+        let mut change = self.begin().await.map_err(failed)?;
+        if !holds(&mut change, lease).await.map_err(failed)? {
+            return Ok(Deleted { lapsed: true, ..Deleted::default() });
+        }
+        drop_expired(&mut change, now_ms).await.map_err(failed)?;
+        let rows = sqlx::query(
+            "SELECT object, bytes FROM condemned WHERE NOT EXISTS \
+             (SELECT 1 FROM leases WHERE id <> $1 AND began < condemned.epoch) \
+             ORDER BY object LIMIT $2",
+        )
+        .bind(lease)
+        .bind(DELETE_BATCH)
+        .fetch_all(&mut *change)
+        .await
+        .map_err(failed)?;
+        let mut deleted = Deleted::default();
+        for row in &rows {
+            let key: String = row.try_get("object").map_err(failed)?;
+            storage.delete(&key).await?;
+            sqlx::query("DELETE FROM condemned WHERE object = $1")
+                .bind(&key)
+                .execute(&mut *change)
+                .await
+                .map_err(failed)?;
+            deleted.objects += 1;
+            deleted.bytes += number(row, "bytes").map_err(failed)?;
+        }
+        change.commit().await.map_err(failed)?;
+        Ok(deleted)
+    }
+
+    /// What is condemned and not deleted yet, and how many leases there are
+    /// beside this one.
+    pub(crate) async fn waiting(&self, lease: &str) -> Result<Waiting, StorageError> {
+        let read = async {
+            let row = sqlx::query(
+                "SELECT COUNT(*) AS objects, COALESCE(SUM(bytes), 0) AS bytes, \
+                 (SELECT COUNT(*) FROM leases WHERE id <> $1) AS leases FROM condemned",
+            )
+            .bind(lease)
+            .fetch_one(&self.pool)
+            .await?;
+            Ok(Waiting {
+                objects: number(&row, "objects")?,
+                bytes: number(&row, "bytes")?,
+                leases: number(&row, "leases")?,
+            })
+        };
+        read.await.map_err(failed)
+    }
+}
+
+type Tx = Transaction<'static, Sqlite>;
+
+/// Ends a lease with the change that it was for, whose objects are needed from
+/// now on. False where the lease is gone: some of them may be, too.
+pub(super) async fn redeem(change: &mut Tx, id: &str, needed: &[String]) -> sqlx::Result<bool> {
+    if !holds(change, id).await? {
+        return Ok(false);
+    }
+    sqlx::query("DELETE FROM leases WHERE id = $1").bind(id).execute(&mut **change).await?;
+    spare(change, needed).await?;
+    Ok(true)
+}
+
+async fn spare(change: &mut Tx, keys: &[String]) -> sqlx::Result<()> {
+    for key in keys {
+        sqlx::query("DELETE FROM condemned WHERE object = $1")
+            .bind(key)
+            .execute(&mut **change)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn holds(change: &mut Tx, id: &str) -> sqlx::Result<bool> {
+    let row = sqlx::query("SELECT 1 FROM leases WHERE id = $1").bind(id);
+    Ok(row.fetch_optional(&mut **change).await?.is_some())
+}
+
+async fn drop_expired(change: &mut Tx, now_ms: u64) -> sqlx::Result<()> {
+    let done = sqlx::query("DELETE FROM leases WHERE expires_ms < $1").bind(to_sql(now_ms));
+    done.execute(&mut **change).await.map(|_| ())
+}
+
+async fn epoch(change: &mut Tx) -> sqlx::Result<u64> {
+    let row = sqlx::query("SELECT number FROM epoch").fetch_one(&mut **change).await?;
+    number(&row, "number")
+}
+
+async fn records(read: &mut Tx) -> sqlx::Result<Records> {
+    let images = sqlx::query("SELECT * FROM images ORDER BY created_ms, digest")
+        .fetch_all(&mut **read)
+        .await?;
+    let names =
+        sqlx::query("SELECT * FROM names ORDER BY name, tag").fetch_all(&mut **read).await?;
+    Ok(Records {
+        images: images.iter().map(image_row).collect::<Result<_, _>>()?,
+        names: names.iter().map(name_row).collect::<Result<_, _>>()?,
+    })
+}
+
+async fn write_sentence(change: &mut Tx, sentence: &Sentence, now_ms: u64) -> sqlx::Result<()> {
+    sqlx::query("UPDATE epoch SET number = number + 1").execute(&mut **change).await?;
+    let epoch = epoch(change).await?;
+    for image in &sentence.images {
+        let gone = sqlx::query("DELETE FROM images WHERE digest = $1").bind(image.hex());
+        gone.execute(&mut **change).await?;
+    }
+    for (key, bytes) in &sentence.objects {
+        sqlx::query(
+            "INSERT INTO condemned (object, bytes, epoch) VALUES ($1, $2, $3) \
+             ON CONFLICT (object) DO NOTHING",
+        )
+        .bind(key)
+        .bind(to_sql(*bytes))
+        .bind(to_sql(epoch))
+        .execute(&mut **change)
+        .await?;
+    }
+    for pack in &sentence.packs {
+        let gone = sqlx::query("DELETE FROM packs WHERE name = $1").bind(pack.to_string());
+        gone.execute(&mut **change).await?;
+    }
+    for pack in &sentence.needed_packs {
+        super::add_pack(change, pack, now_ms).await?;
+    }
+    spare(change, &sentence.spared).await
+}

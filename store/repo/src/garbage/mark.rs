@@ -1,0 +1,116 @@
+//! Finding out what images need.
+
+use std::collections::{HashMap, HashSet};
+use std::mem;
+
+use store_format::PackName;
+use wire::Digest;
+
+use super::GarbageError;
+use crate::database::ImageRow;
+use crate::database::garbage::Records;
+use crate::lease::packs_of;
+use crate::open::Repo;
+use crate::read::ReadError;
+
+/// A pack is written anew where less than one part in this many is needed.
+const NEEDED_PARTS: u64 = 2;
+
+/// What is needed, and what is not.
+#[derive(Debug, Default)]
+pub(super) struct Marked {
+    pub records: Records,
+    pub unnamed: Vec<Digest>,
+    needed: Needed,
+    /// Packs that nothing needs, and their bytes.
+    pub unneeded: Vec<(PackName, u64)>,
+    /// Packs of which little is needed, and their bytes.
+    pub rewrites: Vec<(PackName, u64)>,
+    /// Blobs that nothing needs, and their bytes.
+    pub blobs: Vec<(Digest, u64)>,
+}
+
+/// Per pack the frames that images need.
+type Needed = HashMap<PackName, Frames>;
+
+#[derive(Debug, Default)]
+struct Frames {
+    /// Offsets of the frames: 8 bytes for a chunk, of which there may be
+    /// millions.
+    offsets: HashSet<u64>,
+    bytes: u64,
+}
+
+impl Marked {
+    /// Bytes of a pack's frames that images need.
+    pub(super) fn needed_bytes(&self, pack: &PackName) -> u64 {
+        self.needed.get(pack).map_or(0, |frames| frames.bytes)
+    }
+
+    /// Packs that images need as they are.
+    pub(super) fn lasting(&self) -> impl Iterator<Item = PackName> {
+        let rewritten: HashSet<_> = self.rewrites.iter().map(|(pack, _)| *pack).collect();
+        self.needed.keys().copied().filter(move |pack| !rewritten.contains(pack))
+    }
+
+    /// Whether the frame at an offset of a pack is needed.
+    pub(super) fn needs(&self, pack: &PackName, offset: u64) -> bool {
+        self.needed.get(pack).is_some_and(|frames| frames.offsets.contains(&offset))
+    }
+}
+
+impl Repo {
+    /// Looks at every named image. Packs that are condemned already count as
+    /// gone.
+    pub(super) async fn mark(&self) -> Result<Marked, GarbageError> {
+        let records = self.database.records().await?;
+        // Afterwards, for the packs of the newest image to be in the index.
+        self.look_again().await?;
+        let condemned = packs_of(&self.database.condemned().await?);
+        let named: HashSet<Digest> = records.names.iter().map(|name| name.image).collect();
+        let mut marked = Marked::default();
+        let mut blobs = HashSet::new();
+        for row in &records.images {
+            match named.contains(&row.digest) {
+                true => {
+                    blobs.extend([row.digest, row.table]);
+                    self.add(row, &mut marked.needed).await?;
+                }
+                false => marked.unnamed.push(row.digest),
+            }
+        }
+        for (pack, bytes) in self.storage.packs().await? {
+            match marked.needed_bytes(&pack) {
+                _ if condemned.contains(&pack) => {}
+                0 => marked.unneeded.push((pack, bytes)),
+                needed if needed.saturating_mul(NEEDED_PARTS) < bytes => {
+                    marked.rewrites.push((pack, bytes));
+                }
+                _ => {}
+            }
+        }
+        let unneeded = |(blob, _): &(Digest, u64)| !blobs.contains(blob);
+        marked.blobs = self.storage.blobs().await?.into_iter().filter(unneeded).collect();
+        marked.records = records;
+        Ok(marked)
+    }
+
+    /// Adds what an image needs.
+    async fn add(&self, row: &ImageRow, needed: &mut Needed) -> Result<(), GarbageError> {
+        let failed = |source| GarbageError::Image { image: row.digest, source };
+        let table = self.table_of(row).await.map_err(failed)?;
+        let (index, mut all) = (self.index.snapshot(), mem::take(needed));
+        let work = tokio::task::spawn_blocking(move || {
+            for (id, _) in table.distinct() {
+                let place = index.get(&id).ok_or(ReadError::Chunk { id })?;
+                let frames = all.entry(place.pack).or_default();
+                if frames.offsets.insert(place.entry.offset) {
+                    frames.bytes += u64::from(place.entry.frame_len);
+                }
+            }
+            Ok(all)
+        });
+        *needed = work.await.map_err(|_| GarbageError::Broken)?.map_err(failed)?;
+        Ok(())
+    }
+}

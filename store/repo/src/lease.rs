@@ -1,0 +1,160 @@
+//! Promises that what is stored stays: whoever begins to read or to import
+//! takes a lease, and nothing that was there then is deleted before it ends
+//! (docs/garbage.md). A holder that dies is believed for ten minutes more.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use store_format::PackName;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::database::garbage::Purpose;
+use crate::database::{Database, now_ms};
+use crate::open::Repo;
+use crate::storage::StorageError;
+
+/// How long a lease is believed without a word from its holder.
+const LEASE_MS: u64 = 10 * 60 * 1000;
+/// How often a holder says that it lives.
+const RENEWAL: Duration = Duration::from_secs(60);
+/// How long those who were told where an image's chunks are may fetch them.
+const PULL_MS: u64 = 60 * 60 * 1000;
+/// How old a pull's lease may get before it is renewed.
+const PULL_RENEWAL_MS: u64 = 5 * 60 * 1000;
+
+/// One lease; ended when it is dropped, as far as that can be told anybody.
+pub(crate) struct Lease {
+    id: String,
+    database: Database,
+    /// The epoch that it began in: what was condemned up to then may be deleted
+    /// in spite of it.
+    pub(crate) began: u64,
+    renewal: JoinHandle<()>,
+    ended: bool,
+}
+
+/// The lease of all who pull over the network, by the epoch that it began in.
+#[derive(Debug, Default)]
+pub(crate) struct Pulls(Mutex<Option<Pull>>);
+
+#[derive(Debug, Clone)]
+struct Pull {
+    id: String,
+    epoch: u64,
+    expires_ms: u64,
+}
+
+/// Names a lease. No two are the same, whatever process they are of.
+fn new_id() -> Result<String, StorageError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|e| StorageError::new("leases", Box::new(e)))?;
+    Ok(hex::encode(id))
+}
+
+/// The packs among some keys.
+pub(crate) fn packs_of(keys: &[String]) -> HashSet<PackName> {
+    let names = keys.iter().filter(|key| key.starts_with("packs/"));
+    names.filter_map(|key| key.rsplit('/').next()?.parse().ok()).collect()
+}
+
+impl Repo {
+    /// Takes a lease. Nothing, where it is for a collection and another one is
+    /// under way.
+    pub(crate) async fn lease(&self, purpose: Purpose) -> Result<Option<Lease>, StorageError> {
+        let (id, now) = (new_id()?, now_ms());
+        let begun = self.database.begin_lease(&id, purpose, now, now.saturating_add(LEASE_MS));
+        let Some(began) = begun.await? else { return Ok(None) };
+        let database = self.database.clone();
+        let renewal = tokio::spawn(renew(database.clone(), id.clone()));
+        Ok(Some(Lease { id, database, began, renewal, ended: false }))
+    }
+
+    /// A lease for reading, by an index that knows what it does not keep. A
+    /// store that refuses writes has nobody who deletes.
+    pub(crate) async fn lease_to_read(&self) -> Result<Option<Lease>, StorageError> {
+        let lease = match self.lease(Purpose::Read).await {
+            Err(StorageError::Denied { .. }) => return Ok(None),
+            other => other?,
+        };
+        self.follow(lease.as_ref().map_or(0, |lease| lease.began)).await?;
+        Ok(lease)
+    }
+
+    /// Brings the index up to date with what was condemned up to an epoch.
+    async fn follow(&self, epoch: u64) -> Result<(), StorageError> {
+        match epoch > self.caught_up.load(Ordering::Acquire) {
+            true => self.look_again().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Keeps what is stored for an hour, for those who are told now where the
+    /// chunks of an image are.
+    pub(crate) async fn lease_pulls(&self) -> Result<(), StorageError> {
+        let (epoch, now) = (self.database.epoch().await?, now_ms());
+        let known = self.pulls.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = known.filter(|pull| pull.epoch == epoch);
+        let lives = |pull: &Pull| pull.expires_ms > now + PULL_MS - PULL_RENEWAL_MS;
+        if known.as_ref().is_some_and(lives) {
+            return Ok(());
+        }
+        let id = known.map_or_else(new_id, |pull| Ok(pull.id))?;
+        let expires_ms = now.saturating_add(PULL_MS);
+        let begun = self.database.begin_lease(&id, Purpose::Read, now, expires_ms).await;
+        let epoch = match begun {
+            Ok(Some(epoch)) => epoch,
+            Ok(None) | Err(StorageError::Denied { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        *self.pulls.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Pull { id, epoch, expires_ms });
+        self.follow(epoch).await
+    }
+}
+
+async fn renew(database: Database, id: String) {
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        match database.renew_lease(&id, now_ms().saturating_add(LEASE_MS)).await {
+            Ok(true) => {}
+            // Whoever needs it finds out when it matters.
+            Ok(false) => return,
+            Err(error) => tracing::warn!(error = wire::chain(&error), "a lease was not renewed"),
+        }
+    }
+}
+
+impl Lease {
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Ends it, so that a collection need not wait for it.
+    pub(crate) async fn end(mut self) {
+        self.ended = true;
+        if let Err(error) = self.database.end_lease(&self.id).await {
+            tracing::warn!(error = wire::chain(&error), "a lease was not ended; it will expire");
+        }
+    }
+
+    /// It was ended by the change that it was for.
+    pub(crate) fn redeemed(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.renewal.abort();
+        if self.ended {
+            return;
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            let (database, id) = (self.database.clone(), std::mem::take(&mut self.id));
+            runtime.spawn(async move { database.end_lease(&id).await });
+        }
+    }
+}
