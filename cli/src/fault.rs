@@ -2,7 +2,9 @@
 
 use std::error::Error;
 
-use store_repo::{ExportError, ImportError, NameError, OpenError, ReadError, StorageError};
+use store_repo::{
+    ExportError, GarbageError, ImportError, NameError, OpenError, ReadError, StorageError,
+};
 
 use crate::exit::{Code, Failure};
 
@@ -82,6 +84,25 @@ impl Fault for ReadError {
             ReadError::Storage(error) => error.code(),
             ReadError::Broken => Code::Failed,
             _ => Code::Damaged,
+        }
+    }
+}
+
+impl Fault for GarbageError {
+    fn code(&self) -> Code {
+        match self {
+            GarbageError::Image { source, .. } => source.code(),
+            GarbageError::Pack { .. } => Code::Damaged,
+            GarbageError::Storage(error) => error.code(),
+            GarbageError::Busy | GarbageError::Restless | GarbageError::Lapsed => Code::Failed,
+            GarbageError::Broken => Code::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<&'static str> {
+        match self {
+            GarbageError::Storage(error) => error.next(),
+            _ => None,
         }
     }
 }

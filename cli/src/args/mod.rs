@@ -117,6 +117,7 @@ pub enum Command {
     Show(store::Show),
     Tag(store::Tag),
     Rm(store::Rm),
+    Gc(store::Gc),
     Check(store::Check),
     Serve(server::Serve),
     #[command(subcommand)]

@@ -46,7 +46,7 @@ pub struct Tag {
 
 /// Remove a name from the store
 ///
-/// The image stays as long as another name points to it.
+/// The image stays as long as another name points to it, and its bytes until `ingot gc`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     ingot rm lab/web:1.1")]
@@ -54,6 +54,21 @@ pub struct Rm {
     /// Name to remove
     #[arg(value_name = "REF")]
     pub reference: Reference,
+}
+
+/// Remove what no name needs
+///
+/// Removes images without a name, and packs and blobs that no image needs; packs that are needed to
+/// less than half are written anew without the rest. Runs beside imports, builds and a server: what
+/// one of them may still need is kept, and the next gc removes it. Killed, it leaves a whole store.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot gc --dry-run\n  \
+    ingot gc")]
+pub struct Gc {
+    /// Show what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Check that the store is whole

@@ -129,6 +129,25 @@ fn a_store_that_is_read_only_says_so_and_stays_as_it_is() {
 }
 
 #[test]
+fn what_no_name_needs_is_shown_and_removed() {
+    let world = stocked();
+    world.file("other.raw", disk(2));
+    world.ok(["import", "other.raw", "-t", "lab/other"]);
+    assert_eq!(world.ok(["gc"]), "nothing to remove\n");
+    world.ok(["rm", "lab/other"]);
+    let plan = world.json(["gc", "--dry-run"]);
+    assert_eq!((plan["images"].as_array().unwrap().len(), &plan["blobs"]), (1, &2.into()));
+    let said = world.ok(["gc", "--dry-run"]);
+    assert!(said.contains("which has no name\n") && said.contains("nothing was changed"), "{said}");
+    assert_eq!(world.json(["ls"]).as_array().map(Vec::len), Some(2));
+    let said = world.ok(["gc"]);
+    assert!(said.starts_with("freed ") && said.contains("1 image and 3 files removed"), "{said}");
+    assert_eq!(world.json(["ls"]).as_array().map(Vec::len), Some(1));
+    assert_eq!(world.json(["gc"])["deleted"], 0);
+    assert!(world.ok(["check", "--data"]).contains("the store is whole: 1 image"));
+}
+
+#[test]
 fn damage_is_found_named_and_ends_with_4() {
     let world = stocked();
     let packs = world.names_below("store/packs");
