@@ -114,10 +114,13 @@ fn power_on(site: &Site, machine: &Vm) -> Result<PowerOn> {
     let begun = Instant::now();
     let run: VmRun = machine.start()?;
     let live = Live::follow("machine", run.console().log());
-    run.console()
-        .wait_for("login:", BOOT_PATIENCE)
-        .context("the machine came to no login prompt")?;
-    let to_login = begun.elapsed();
+    let reached = |text: &str, what: &str| {
+        let waited = run.console().wait_for(text, BOOT_PATIENCE);
+        waited.map(|_| begun.elapsed()).with_context(|| format!("the machine came to no {what}"))
+    };
+    let to_agent = reached("ingot agent", "agent")?;
+    let to_start = reached("starting the installed OS", "installed OS")?;
+    let to_login = reached("login:", "login prompt")?;
     let disk = run.disk_io()?.first().map_or(0, |io| io.written_bytes);
     let sent = site.sent_bytes("/v1/packs/{pack}")? - sent_before;
     drop(live);
@@ -125,7 +128,14 @@ fn power_on(site: &Site, machine: &Vm) -> Result<PowerOn> {
     let latest = site.runs()?.first().cloned().context("the server has no run on record")?;
     let id = latest["id"].as_str().unwrap_or_default().to_owned();
     let detail = site.run(&id)?;
-    Ok(PowerOn { to_login, image_bytes_sent: sent, disk_bytes_written: disk, detail })
+    Ok(PowerOn {
+        to_agent,
+        to_start,
+        to_login,
+        image_bytes_sent: sent,
+        disk_bytes_written: disk,
+        detail,
+    })
 }
 
 /// Runs `ingot` with its output on the terminal, the command line shown first.

@@ -7,6 +7,10 @@ use serde_json::Value;
 
 /// One power-on, from the switch to the login prompt.
 pub struct PowerOn {
+    /// Time until the agent runs.
+    pub to_agent: Duration,
+    /// Time until it starts the installed OS.
+    pub to_start: Duration,
     /// Time to the login prompt.
     pub to_login: Duration,
     /// Image bytes that left the server.
@@ -31,10 +35,12 @@ impl Summary {
     /// Prints it.
     pub fn print(&self) {
         println!("{:34}{:>18}{:>18}", "", "first", "second");
-        self.row("from power-on to login", |on| seconds(on.to_login));
+        self.row("from power-on to the agent", |on| seconds(on.to_agent));
         for step in ["plan", "transfer", "verify", "seal"] {
             self.row(&format!("  {step}"), |on| on.step(step));
         }
+        self.row("from power-on to its OS", |on| seconds(on.to_start));
+        self.row("from power-on to login", |on| seconds(on.to_login));
         self.row("image bytes over the network", |on| mib(on.image_bytes_sent));
         self.row("bytes written to the disk", |on| mib(on.disk_bytes_written));
         self.row("run ended as", |on| on.detail["state"].as_str().unwrap_or("?").to_owned());
