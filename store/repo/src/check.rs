@@ -78,7 +78,7 @@ impl Repo {
     /// is in the report.
     pub async fn check(&self, data: bool) -> Result<CheckReport, StorageError> {
         let lease = self.lease_to_read().await?;
-        self.index.refresh()?;
+        self.look_again().await?;
         let mut report = CheckReport::default();
         let packs = self.check_packs(data, &mut report).await?;
         self.check_index(&packs, &mut report);

@@ -31,7 +31,11 @@ struct Mapped {
 #[derive(Clone, Default)]
 pub(crate) struct Snapshot {
     segments: Arc<Vec<Arc<Mapped>>>,
-    /// Packs that are in the segments, but not in the store, or not for long.
+    /// Packs that were in the store, and were to stay, when somebody looked
+    /// last. Only these count: segments also come from others, and tell of packs
+    /// that may be gone by now.
+    alive: Arc<HashSet<PackName>>,
+    /// Packs of the segments that were not.
     dead: Arc<HashSet<PackName>>,
     /// Another number for every change.
     pub(crate) generation: u64,
@@ -58,7 +62,7 @@ impl Snapshot {
     /// Where a chunk is.
     pub(crate) fn get(&self, id: &Digest) -> Option<Place> {
         let mut places = self.segments.iter().filter_map(|mapped| mapped.segment()?.get(id));
-        places.find(|place| !self.dead.contains(&place.pack))
+        places.find(|place| self.alive.contains(&place.pack))
     }
 
     /// Where a chunk is or was.
@@ -157,11 +161,14 @@ impl Index {
         Ok(names)
     }
 
-    /// Compares with the packs that exist: those that no segment lists are
-    /// returned, those that exist no more are looked past from now on.
+    /// Compares with the packs that exist: only these count from now on. Those
+    /// that no segment lists are returned.
     pub(crate) fn compare(&self, exist: &HashSet<PackName>) -> Vec<PackName> {
         let listed = self.snapshot().packs();
-        self.change(|now| now.dead = Arc::new(listed.difference(exist).copied().collect()));
+        self.change(|now| {
+            now.dead = Arc::new(listed.difference(exist).copied().collect());
+            now.alive = Arc::new(exist.clone());
+        });
         let mut missing: Vec<PackName> = exist.difference(&listed).copied().collect();
         missing.sort_unstable();
         missing
@@ -201,11 +208,6 @@ impl Index {
             let old = now.segments.iter().filter(|mapped| mapped.name != name).cloned();
             let new = Arc::new(Mapped { name: name.clone(), bytes });
             now.segments = Arc::new(std::iter::once(new).chain(old).collect());
-            if packs.iter().any(|(name, _)| now.dead.contains(name)) {
-                let dead =
-                    now.dead.iter().filter(|name| !packs.iter().any(|(new, _)| new == *name));
-                now.dead = Arc::new(dead.copied().collect());
-            }
         });
         Ok(())
     }
@@ -249,4 +251,33 @@ fn gather(segments: &[Arc<Mapped>], dead: &HashSet<PackName>) -> Vec<(PackName, 
         }
     }
     order.into_iter().filter_map(|name| Some((name, packs.remove(&name)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use store_format::frame::Encoding;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_packs_that_were_seen_in_the_store_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = Index::open(Storage::folder(folder.path()).unwrap()).await.unwrap();
+        let (id, pack) = (Digest([1; 32]), PackName([7; 32]));
+        let encoding = Encoding::Raw;
+        let entry = Entry { id, offset: 16, frame_len: 148, plain_len: 100, encoding };
+        let counts = || index.snapshot().get(&id).is_some();
+        let exist = HashSet::from([pack]);
+        assert_eq!(index.compare(&exist), [pack]);
+        index.add(&[(pack, vec![entry])]).await.unwrap();
+        assert!(counts());
+        assert_eq!(index.compare(&exist), []);
+        // Condemned, and told of once more by whoever wrote it.
+        assert_eq!(index.compare(&HashSet::new()), []);
+        assert!(!counts());
+        index.add(&[(pack, vec![entry])]).await.unwrap();
+        assert!(!counts() && index.snapshot().get_any(&id).is_some());
+        index.compare(&exist);
+        assert!(counts());
+    }
 }

@@ -3,7 +3,6 @@
 //! (docs/garbage.md). A holder that dies is believed for ten minutes more.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,14 +82,6 @@ impl Repo {
         Ok(lease)
     }
 
-    /// Brings the index up to date with what was condemned up to an epoch.
-    async fn follow(&self, epoch: u64) -> Result<(), StorageError> {
-        match epoch > self.caught_up.load(Ordering::Acquire) {
-            true => self.look_again().await,
-            false => Ok(()),
-        }
-    }
-
     /// Keeps what is stored for an hour, for those who are told now where the
     /// chunks of an image are.
     pub(crate) async fn lease_pulls(&self) -> Result<(), StorageError> {
@@ -99,7 +90,8 @@ impl Repo {
         let known = known.filter(|pull| pull.epoch == epoch);
         let lives = |pull: &Pull| pull.expires_ms > now + PULL_MS - PULL_RENEWAL_MS;
         if known.as_ref().is_some_and(lives) {
-            return Ok(());
+            // Whoever took it may not have caught up yet.
+            return self.follow(epoch).await;
         }
         let id = known.map_or_else(new_id, |pull| Ok(pull.id))?;
         let expires_ms = now.saturating_add(PULL_MS);

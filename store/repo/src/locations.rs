@@ -84,7 +84,7 @@ impl Repo {
         if !self.is_stale(packs).await? {
             return found;
         }
-        self.look_again().await?;
+        self.catch_up().await?;
         self.look_up(&row, self.index.snapshot(), |found| found).await
     }
 
@@ -98,7 +98,7 @@ impl Repo {
         if !self.is_stale(packs).await? {
             return found.map(|found| found.bytes);
         }
-        self.look_again().await?;
+        self.catch_up().await?;
         self.answer(&row).await.map(|found| found.bytes)
     }
 
@@ -140,11 +140,6 @@ impl Repo {
             }
         }
         Ok(false)
-    }
-
-    pub(crate) async fn look_again(&self) -> Result<(), StorageError> {
-        self.index.refresh()?;
-        self.catch_up().await
     }
 
     /// Looks up every chunk, on a thread that may take its time.

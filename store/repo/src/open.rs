@@ -10,6 +10,8 @@ use bytes::Bytes;
 use object_store::path::Path as Key;
 use serde::{Deserialize, Serialize};
 use sqlx::migrate::MigrateError;
+use store_format::PackName;
+use tokio::sync::Mutex;
 
 use crate::database::{self, Database};
 use crate::index::Index;
@@ -44,8 +46,10 @@ pub struct Repo {
     pub(crate) index: Index,
     pub(crate) placed: Placed,
     pub(crate) pulls: Pulls,
-    /// The epoch whose condemned packs the index looks past.
-    pub(crate) caught_up: AtomicU64,
+    /// Held by whoever looks which packs there are.
+    looking: Mutex<()>,
+    /// The epoch up to which the index knows what is condemned.
+    caught_up: AtomicU64,
 }
 
 /// Why a store could not be made or opened.
@@ -172,25 +176,19 @@ impl Repo {
         let failed = |source| OpenError::Storage { at: at.clone(), source };
         let index = Index::open(storage.clone()).await.map_err(failed)?;
         let (placed, pulls) = (Placed::default(), Pulls::default());
-        let caught_up = AtomicU64::new(0);
-        let repo = Repo { storage, database, index, placed, pulls, caught_up };
+        let (looking, caught_up) = (Mutex::default(), AtomicU64::new(0));
+        let repo = Repo { storage, database, index, placed, pulls, looking, caught_up };
         repo.catch_up().await.map_err(failed)?;
         Ok(repo)
     }
 
     /// Brings the index up to date with the packs that exist and are not
-    /// condemned: reads the tables of those it does not list. Packs that are damaged, or that the disk does
-    /// not give, are left to `check`: the others shall be readable.
+    /// condemned: reads the tables of those it does not list. Packs that are
+    /// damaged, or that the disk does not give, are left to `check`: the others
+    /// shall be readable.
     pub(crate) async fn catch_up(&self) -> Result<(), StorageError> {
-        // In this order: what is condemned and deleted in between is then in
-        // neither list.
-        let epoch = self.database.epoch().await?;
-        let condemned = packs_of(&self.database.condemned().await?);
-        let packs = self.storage.packs().await?;
-        let exist = packs.iter().map(|(name, _)| *name).filter(|name| !condemned.contains(name));
-        let exist: HashSet<_> = exist.collect();
-        let missing: HashSet<_> = self.index.compare(&exist).into_iter().collect();
-        let todo: Vec<_> = packs.into_iter().filter(|(name, _)| missing.contains(name)).collect();
+        let _looking = self.looking.lock().await;
+        let (epoch, todo) = self.look_at_packs().await?;
         for batch in todo.chunks(REBUILD_BATCH) {
             let mut tables = Vec::new();
             for (name, len) in batch {
@@ -214,6 +212,36 @@ impl Repo {
         }
         self.caught_up.store(epoch, Ordering::Release);
         Ok(())
+    }
+
+    /// As [`Repo::catch_up`], unless the index knows what was condemned up to
+    /// this epoch.
+    pub(crate) async fn follow(&self, epoch: u64) -> Result<(), StorageError> {
+        match epoch > self.caught_up.load(Ordering::Acquire) {
+            true => self.catch_up().await,
+            false => Ok(()),
+        }
+    }
+
+    /// As [`Repo::catch_up`], but what the index lacks it goes on lacking.
+    pub(crate) async fn look_again(&self) -> Result<(), StorageError> {
+        let _looking = self.looking.lock().await;
+        self.look_at_packs().await.map(|_| ())
+    }
+
+    /// Lets the index look past packs that are condemned or gone. Returns the
+    /// epoch, and the packs that it lacks. The caller sees to it that an older
+    /// look does not undo what a newer one has found.
+    async fn look_at_packs(&self) -> Result<(u64, Vec<(PackName, u64)>), StorageError> {
+        self.index.refresh()?;
+        // In this order: what is condemned and deleted in between is then in
+        // neither list.
+        let epoch = self.database.epoch().await?;
+        let condemned = packs_of(&self.database.condemned().await?);
+        let packs = self.storage.packs().await?;
+        let exist = packs.iter().map(|(name, _)| *name).filter(|name| !condemned.contains(name));
+        let missing: HashSet<_> = self.index.compare(&exist.collect()).into_iter().collect();
+        Ok((epoch, packs.into_iter().filter(|(name, _)| missing.contains(name)).collect()))
     }
 }
 

@@ -65,7 +65,7 @@ impl Repo {
     pub(super) async fn mark(&self) -> Result<Marked, GarbageError> {
         let records = self.database.records().await?;
         // Afterwards, for the packs of the newest image to be in the index.
-        self.look_again().await?;
+        self.catch_up().await?;
         let condemned = packs_of(&self.database.condemned().await?);
         let named: HashSet<Digest> = records.names.iter().map(|name| name.image).collect();
         let mut marked = Marked::default();

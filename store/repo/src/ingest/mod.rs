@@ -221,6 +221,13 @@ impl Repo {
             return Err(ImportError::Lapsed);
         }
         lease.redeemed();
+        // It is stored, whether this process knows where or not.
+        if let Err(error) = self.catch_up().await {
+            tracing::warn!(
+                error = wire::chain(&error),
+                "the index does not know the new packs yet"
+            );
+        }
         Ok(Imported {
             digest,
             disk_bytes: row.disk_bytes,
