@@ -137,7 +137,11 @@ impl Repo {
         packs: &mut Packs,
     ) -> Result<(), StorageError> {
         let key = pack_key(name);
-        let bytes = self.storage.get(&key, PACK_MAX).await?;
+        let bytes = match self.storage.get(&key, PACK_MAX).await {
+            // Deleted as garbage since its table was read.
+            Err(StorageError::Missing { .. }) => return Ok(()),
+            other => other?,
+        };
         let (name, list) = (*name, entries.to_vec());
         let look = tokio::task::spawn_blocking(move || look_at(&name, &bytes, &list));
         let (good, bad) = look.await.map_err(|e| StorageError::new(key.as_ref(), Box::new(e)))?;

@@ -10,7 +10,7 @@ use sqlx::{Row, Sqlite, Transaction};
 use store_format::PackName;
 use wire::Digest;
 
-use crate::storage::{StorageError, blob_key, pack_key};
+use crate::storage::{Storage, StorageError, blob_key, pack_key};
 
 pub(crate) mod garbage;
 
@@ -123,10 +123,12 @@ impl Database {
 
     /// Records an image, the packs that it needs and, if given, its reference,
     /// and ends the lease under which these and its blobs were stored or found:
-    /// all or nothing. Nothing, and false, where the lease is gone.
+    /// all or nothing. Nothing, and false, where the lease is gone, or what it
+    /// should have kept: nobody deletes while this looks.
     pub(crate) async fn commit(
         &self,
         lease: &str,
+        storage: &Storage,
         image: &ImageRow,
         packs: &[PackName],
         reference: Option<(&str, &str)>,
@@ -134,11 +136,13 @@ impl Database {
         let blobs = [&image.digest, &image.table].map(|blob| blob_key(blob).to_string());
         let packs_keys = packs.iter().map(|pack| pack_key(pack).to_string());
         let needed: Vec<String> = blobs.into_iter().chain(packs_keys).collect();
+        let mut change = self.begin().await.map_err(failed)?;
+        if !garbage::redeem(&mut change, lease, &needed).await.map_err(failed)?
+            || !storage.has(&needed).await?
+        {
+            return Ok(false);
+        }
         let commit = async {
-            let mut change = self.begin().await?;
-            if !garbage::redeem(&mut change, lease, &needed).await? {
-                return Ok(false);
-            }
             sqlx::query(
                 "INSERT INTO images (digest, chunk_table, disk_bytes, data_bytes, stored_bytes, \
                  new_bytes, created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7) \

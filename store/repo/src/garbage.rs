@@ -10,13 +10,14 @@ mod rewrite;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use store_format::PackName;
 use store_format::frame::FrameError;
 use wire::Digest;
 
-use crate::database::garbage::{Change, Purpose, Sentence, Waiting};
+use crate::database::garbage::{Change, Deleted, Purpose, Sentence, Waiting};
 use crate::database::now_ms;
 use crate::lease::Lease;
 use crate::open::Repo;
@@ -27,6 +28,9 @@ use mark::Marked;
 
 /// How often a collection looks again when the records change under it.
 const LOOKS: usize = 10;
+/// Between two transactions of deletions: long enough for those who wait for
+/// the database to get it.
+const BREATH: Duration = Duration::from_millis(200);
 
 /// What a collection would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -168,17 +172,17 @@ impl Repo {
         written: &BTreeSet<PackName>,
         report: &mut GarbageReport,
     ) -> Result<(), GarbageError> {
+        self.database.drop_expired_leases(now_ms()).await?;
         loop {
-            let now = now_ms();
-            let deleted = self.database.delete_condemned(lease.id(), &self.storage, now).await?;
-            if deleted.lapsed {
-                return Err(GarbageError::Lapsed);
-            }
-            if deleted.objects == 0 {
-                break;
-            }
+            let deleted = self.database.delete_condemned(lease.id(), &self.storage).await?;
             report.deleted += deleted.objects;
             report.freed_bytes += deleted.bytes;
+            match deleted {
+                Deleted { lapsed: true, .. } => return Err(GarbageError::Lapsed),
+                Deleted { more: true, .. } => tokio::time::sleep(BREATH).await,
+                Deleted { failed: Some(error), .. } => return Err(error.into()),
+                _ => break,
+            }
         }
         let Waiting { objects, bytes, .. } = self.database.waiting(lease.id()).await?;
         (report.kept, report.kept_bytes) = (objects, bytes);
@@ -226,7 +230,6 @@ impl Marked {
             images: self.unnamed.clone(),
             objects: packs.chain(blobs).collect(),
             packs: gone.iter().map(|(pack, _)| *pack).collect(),
-            spared: written.iter().map(|pack| pack_key(pack).to_string()).collect(),
             needed_packs: written.iter().copied().chain(self.lasting()).collect(),
         }
     }

@@ -93,6 +93,29 @@ impl Index {
         Ok(index)
     }
 
+    /// Removes segments whose checksum is wrong; what they said is read from the
+    /// packs again.
+    pub(crate) async fn drop_damaged(&self) -> Result<(), StorageError> {
+        let snapshot = self.snapshot();
+        let work = tokio::task::spawn_blocking(move || {
+            let damaged = snapshot.segments.iter().filter(|m| segment::verify(&m.bytes).is_err());
+            damaged.map(|mapped| mapped.name.clone()).collect::<Vec<_>>()
+        });
+        let damaged = work.await.map_err(|e| StorageError::new(storage::INDEX, Box::new(e)))?;
+        for name in damaged {
+            tracing::warn!(segment = name, "index segment is damaged; it is built again");
+            self.change(|now| {
+                let left = now.segments.iter().filter(|mapped| mapped.name != name);
+                now.segments = Arc::new(left.cloned().collect());
+            });
+            match self.storage.delete_local(&storage::index_key(&name)).await {
+                Ok(()) | Err(StorageError::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -19,8 +19,9 @@ use crate::storage::StorageError;
 const LEASE_MS: u64 = 10 * 60 * 1000;
 /// How often a holder says that it lives.
 const RENEWAL: Duration = Duration::from_secs(60);
-/// How long those who were told where an image's chunks are may fetch them.
-const PULL_MS: u64 = 60 * 60 * 1000;
+/// How long those who were told where an image's chunks are may fetch them, and
+/// as long again as a lease may be old when it is told.
+const PULL_MS: u64 = 65 * 60 * 1000;
 /// How old a pull's lease may get before it is renewed.
 const PULL_RENEWAL_MS: u64 = 5 * 60 * 1000;
 
@@ -71,11 +72,14 @@ impl Repo {
         Ok(Some(Lease { id, database, began, renewal, ended: false }))
     }
 
-    /// A lease for reading, by an index that knows what it does not keep. A
-    /// store that refuses writes has nobody who deletes.
+    /// A lease for reading, by an index that knows what it does not keep.
+    /// Nothing, where this process may not write to the store.
     pub(crate) async fn lease_to_read(&self) -> Result<Option<Lease>, StorageError> {
         let lease = match self.lease(Purpose::Read).await {
-            Err(StorageError::Denied { .. }) => return Ok(None),
+            Err(StorageError::Denied { .. }) => {
+                self.follow(self.database.epoch().await?).await?;
+                return Ok(None);
+            }
             other => other?,
         };
         self.follow(lease.as_ref().map_or(0, |lease| lease.began)).await?;
@@ -98,7 +102,7 @@ impl Repo {
         let begun = self.database.begin_lease(&id, Purpose::Read, now, expires_ms).await;
         let epoch = match begun {
             Ok(Some(epoch)) => epoch,
-            Ok(None) | Err(StorageError::Denied { .. }) => return Ok(()),
+            Ok(None) | Err(StorageError::Denied { .. }) => return self.follow(epoch).await,
             Err(error) => return Err(error),
         };
         *self.pulls.0.lock().unwrap_or_else(PoisonError::into_inner) =

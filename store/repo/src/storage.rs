@@ -138,6 +138,18 @@ impl Storage {
         put(&self.local, key, bytes).await
     }
 
+    /// Whether all these objects exist.
+    pub(crate) async fn has(&self, keys: &[String]) -> Result<bool, StorageError> {
+        for key in keys {
+            match self.len(&Key::from(key.as_str())).await {
+                Ok(_) => {}
+                Err(StorageError::Missing { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
     /// Deletes an object; one that is gone already is fine.
     pub(crate) async fn delete(&self, key: &str) -> Result<(), StorageError> {
         let key = Key::from(key);

@@ -5,10 +5,13 @@ use store_format::PackName;
 use wire::Digest;
 
 use super::{Database, ImageRow, NameRow, failed, image_row, name_row, number, to_sql};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, pack_key};
 
 /// Objects that are deleted in one transaction, which keeps writers waiting.
 const DELETE_BATCH: i64 = 64;
+
+/// No lease is believed for longer than this, in milliseconds.
+const EXPIRY_MAX_MS: u64 = 2 * 60 * 60 * 1000;
 
 /// What a lease is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +47,7 @@ pub(crate) struct Sentence {
     pub objects: Vec<(String, u64)>,
     /// Packs among them.
     pub packs: Vec<PackName>,
-    /// Keys of objects that are needed, whatever was said before.
-    pub spared: Vec<String>,
-    /// All packs that images need.
+    /// All packs that images need, whatever was said before.
     pub needed_packs: Vec<PackName>,
 }
 
@@ -65,7 +66,12 @@ pub(crate) enum Change {
 pub(crate) struct Deleted {
     pub objects: u64,
     pub bytes: u64,
+    /// The collection's lease is gone.
     pub lapsed: bool,
+    /// There may be more to delete.
+    pub more: bool,
+    /// What could not be deleted, and is left for another time.
+    pub failed: Option<StorageError>,
 }
 
 /// Condemned objects that leases keep.
@@ -187,21 +193,30 @@ impl Database {
         condemn.await.map_err(failed)
     }
 
-    /// Deletes some of the condemned objects that no lease keeps; none are left
-    /// where it deleted none. Whoever wants to write one of them waits for the
+    /// Forgets the leases whose holders were silent for too long. Durable before
+    /// anything is deleted on its strength: a lease that came back after a
+    /// deletion was undone would promise what is gone.
+    pub(crate) async fn drop_expired_leases(&self, now_ms: u64) -> Result<(), StorageError> {
+        let drop = async {
+            let mut change = self.begin().await?;
+            drop_expired(&mut change, now_ms).await?;
+            change.commit().await
+        };
+        drop.await.map_err(failed)
+    }
+
+    /// Deletes some of the condemned objects that no lease keeps. Whoever wants to write one of them waits for the
     /// end of this transaction, so that a new object is never deleted for an
     /// old one.
     pub(crate) async fn delete_condemned(
         &self,
         lease: &str,
         storage: &Storage,
-        now_ms: u64,
     ) -> Result<Deleted, StorageError> {
         let mut change = self.begin().await.map_err(failed)?;
         if !holds(&mut change, lease).await.map_err(failed)? {
             return Ok(Deleted { lapsed: true, ..Deleted::default() });
         }
-        drop_expired(&mut change, now_ms).await.map_err(failed)?;
         let rows = sqlx::query(
             "SELECT object, bytes FROM condemned WHERE NOT EXISTS \
              (SELECT 1 FROM leases WHERE id <> $1 AND began < condemned.epoch) \
@@ -215,7 +230,10 @@ impl Database {
         let mut deleted = Deleted::default();
         for row in &rows {
             let key: String = row.try_get("object").map_err(failed)?;
-            storage.delete(&key).await?;
+            if let Err(error) = storage.delete(&key).await {
+                deleted.failed.get_or_insert(error);
+                continue;
+            }
             sqlx::query("DELETE FROM condemned WHERE object = $1")
                 .bind(&key)
                 .execute(&mut *change)
@@ -225,6 +243,7 @@ impl Database {
             deleted.bytes += number(row, "bytes").map_err(failed)?;
         }
         change.commit().await.map_err(failed)?;
+        deleted.more = deleted.objects > 0 && rows.len() as i64 == DELETE_BATCH;
         Ok(deleted)
     }
 
@@ -277,8 +296,11 @@ async fn holds(change: &mut Tx, id: &str) -> sqlx::Result<bool> {
     Ok(row.fetch_optional(&mut **change).await?.is_some())
 }
 
+/// A lease that ends later than any does was taken while the clock was wrong.
 async fn drop_expired(change: &mut Tx, now_ms: u64) -> sqlx::Result<()> {
-    let done = sqlx::query("DELETE FROM leases WHERE expires_ms < $1").bind(to_sql(now_ms));
+    let done = sqlx::query("DELETE FROM leases WHERE expires_ms < $1 OR expires_ms > $2")
+        .bind(to_sql(now_ms))
+        .bind(to_sql(now_ms.saturating_add(EXPIRY_MAX_MS)));
     done.execute(&mut **change).await.map(|_| ())
 }
 
@@ -323,6 +345,7 @@ async fn write_sentence(change: &mut Tx, sentence: &Sentence, now_ms: u64) -> sq
     }
     for pack in &sentence.needed_packs {
         super::add_pack(change, pack, now_ms).await?;
+        spare(change, &[pack_key(pack).to_string()]).await?;
     }
-    spare(change, &sentence.spared).await
+    Ok(())
 }

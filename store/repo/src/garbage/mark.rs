@@ -53,6 +53,11 @@ impl Marked {
         self.needed.keys().copied().filter(move |pack| !rewritten.contains(pack))
     }
 
+    /// How many frames of a pack are needed.
+    pub(super) fn needed_frames(&self, pack: &PackName) -> usize {
+        self.needed.get(pack).map_or(0, |frames| frames.offsets.len())
+    }
+
     /// Whether the frame at an offset of a pack is needed.
     pub(super) fn needs(&self, pack: &PackName, offset: u64) -> bool {
         self.needed.get(pack).is_some_and(|frames| frames.offsets.contains(&offset))
@@ -64,6 +69,9 @@ impl Repo {
     /// gone.
     pub(super) async fn mark(&self) -> Result<Marked, GarbageError> {
         let records = self.database.records().await?;
+        // Elsewhere a wrong place is found out by what is there; here it would
+        // cost a pack that is needed.
+        self.index.drop_damaged().await?;
         // Afterwards, for the packs of the newest image to be in the index.
         self.catch_up().await?;
         let condemned = packs_of(&self.database.condemned().await?);

@@ -43,7 +43,13 @@ fn copy_needed(
     let key = || pack_key(name).to_string();
     let entries = pack::entries(bytes).map_err(|e| StorageError::new(&key(), Box::new(e)))?;
     let mut opener = Opener::default();
-    for entry in entries.iter().filter(|entry| marked.needs(name, entry.offset)) {
+    let wanted: Vec<_> = entries.iter().filter(|entry| marked.needs(name, entry.offset)).collect();
+    if wanted.len() != marked.needed_frames(name) {
+        return Err(
+            StorageError::new(&key(), "the index tells of chunks that it lacks".into()).into()
+        );
+    }
+    for entry in wanted {
         let (header, frame) = proven(bytes, entry, &mut opener)
             .map_err(|source| GarbageError::Pack { key: key(), offset: entry.offset, source })?;
         packer.push(&header, frame)?;

@@ -217,7 +217,7 @@ impl Repo {
         };
         let packs: Vec<PackName> = collected.packs.into_iter().collect();
         let name = reference.as_ref().map(|r| (r.name.as_str(), r.tag_or_latest()));
-        if !self.database.commit(lease.id(), &row, &packs, name).await? {
+        if !self.database.commit(lease.id(), &self.storage, &row, &packs, name).await? {
             return Err(ImportError::Lapsed);
         }
         lease.redeemed();

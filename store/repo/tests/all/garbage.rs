@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use futures::TryStreamExt;
-use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection};
 use store_format::Locations;
 use store_repo::{GarbageError, GarbageReport, ImportError, Imported, Piece, Repo, Source};
 use tokio::task::JoinHandle;
@@ -18,10 +18,10 @@ use crate::common::{Lab, MIB, import, noise, open, options, sparse};
 use crate::faults::{child_to_collect, child_work};
 
 /// Runs a statement on the records, as nothing but a test may.
-async fn sql(store: &Path, statement: &'static str) {
+async fn sql(store: &Path, statement: &str) {
     let options = SqliteConnectOptions::new().filename(store.join("store.db"));
     let mut records = SqliteConnection::connect_with(&options).await.unwrap();
-    sqlx::query(statement).execute(&mut records).await.unwrap();
+    sqlx::query(AssertSqlSafe(statement)).execute(&mut records).await.unwrap();
     records.close().await.unwrap();
 }
 
@@ -213,10 +213,15 @@ async fn what_a_machine_was_told_about_stays_for_an_hour() {
 #[tokio::test]
 async fn one_collects_at_a_time_and_a_dead_one_not_for_ever() {
     let lab = Lab::new().await;
-    sql(&lab.store(), "INSERT INTO leases VALUES ('x', 'gc', 0, 9000000000000000)").await;
+    let now = "CAST(strftime('%s', 'now') AS INTEGER) * 1000";
+    let until = |end: &str| format!("INSERT INTO leases VALUES ('x', 'gc', 0, {end})");
+    sql(&lab.store(), &until(&format!("{now} + 300000"))).await;
     let error = lab.repo.collect_garbage().await.unwrap_err();
     assert!(matches!(error, GarbageError::Busy), "{error:?}");
     expire_leases(&lab.store()).await;
+    lab.repo.collect_garbage().await.unwrap();
+    // One that died while the clock was years ahead.
+    sql(&lab.store(), &until("9000000000000")).await;
     lab.repo.collect_garbage().await.unwrap();
 }
 
@@ -241,6 +246,49 @@ async fn nothing_goes_while_an_image_cannot_be_read() {
     fs::write(&pack, kept).unwrap();
     assert_eq!(lab.repo.collect_garbage().await.unwrap().images.len(), 1);
     whole(&lab.repo).await;
+}
+
+/// What the clock or a long rewrite may do: the lease of a paused import is
+/// forgotten, a deletion fails after others succeeded, the import goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_was_forgotten_does_not_come_back_when_a_deletion_fails() {
+    for at in 0.. {
+        let lab = Lab::new().await;
+        let [one, _] = two_disks(&lab);
+        lab.import(&one, "one").await;
+        lab.repo.remove(&"one".parse().unwrap()).await.unwrap();
+        let importing = paused(&open(&lab.store()).await, &one, "again").await;
+        expire_leases(&lab.store()).await;
+        let plan = Plan::new(Fault::Refused, at);
+        let repo = Arc::new(Repo::open_storage(storage(&lab.store(), &plan)).await.unwrap());
+        let done = repo.collect_garbage().await;
+        let resumed = importing.resume().await;
+        whole(&lab.repo).await;
+        assert!(matches!(resumed, Err(ImportError::Lapsed)), "{at}: {resumed:?}");
+        if done.is_ok() {
+            assert!(at >= 3, "{at} deletions");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_needed_is_not_read_from_a_damaged_index() {
+    let bytes = {
+        let (lab, ..) = stocked().await;
+        fs::read(&lab.files("index")[0]).unwrap().len()
+    };
+    for at in (0..bytes).step_by(bytes / 24) {
+        let (lab, disk, image) = stocked().await;
+        let index = lab.files("index");
+        let mut damaged = fs::read(&index[0]).unwrap();
+        damaged[at] ^= 0x10;
+        fs::write(&index[0], damaged).unwrap();
+        let repo = open(&lab.store()).await;
+        repo.collect_garbage().await.unwrap();
+        whole(&repo).await;
+        same(&lab, &repo, &image, &disk).await;
+    }
 }
 
 /// A store with `one`, removed, and `two`; what it holds when all is done.
