@@ -2,11 +2,9 @@
 //! takes a lease, and nothing that was there then is deleted before it ends
 //! (docs/garbage.md). A holder that dies is believed for ten minutes more.
 
-use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use store_format::PackName;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -52,12 +50,6 @@ fn new_id() -> Result<String, StorageError> {
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|e| StorageError::new("leases", Box::new(e)))?;
     Ok(hex::encode(id))
-}
-
-/// The packs among some keys.
-pub(crate) fn packs_of(keys: &[String]) -> HashSet<PackName> {
-    let names = keys.iter().filter(|key| key.starts_with("packs/"));
-    names.filter_map(|key| key.rsplit('/').next()?.parse().ok()).collect()
 }
 
 impl Repo {

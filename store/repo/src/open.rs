@@ -15,10 +15,10 @@ use tokio::sync::Mutex;
 
 use crate::database::{self, Database};
 use crate::index::Index;
-use crate::lease::{Pulls, packs_of};
+use crate::lease::Pulls;
 use crate::locations::Placed;
 use crate::packs::{self, PackError};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, pack_key};
 
 /// Name of the object that says what a store is.
 const MARKER: &str = "ingot-store.json";
@@ -50,6 +50,16 @@ pub struct Repo {
     looking: Mutex<()>,
     /// The epoch up to which the index knows what is condemned.
     caught_up: AtomicU64,
+}
+
+/// Which packs there are.
+struct Look {
+    /// Up to which it is known what is condemned.
+    epoch: u64,
+    /// Those that exist and are not condemned, with their lengths.
+    packs: Vec<(PackName, u64)>,
+    /// Those of them that the index lacks.
+    missing: HashSet<PackName>,
 }
 
 /// Why a store could not be made or opened.
@@ -185,10 +195,11 @@ impl Repo {
     /// Brings the index up to date with the packs that exist and are not
     /// condemned: reads the tables of those it does not list. Packs that are
     /// damaged, or that the disk does not give, are left to `check`: the others
-    /// shall be readable.
-    pub(crate) async fn catch_up(&self) -> Result<(), StorageError> {
+    /// shall be readable. Returns these packs and their lengths.
+    pub(crate) async fn catch_up(&self) -> Result<Vec<(PackName, u64)>, StorageError> {
         let _looking = self.looking.lock().await;
-        let (epoch, todo) = self.look_at_packs().await?;
+        let Look { epoch, packs, missing } = self.look_at_packs().await?;
+        let todo: Vec<_> = packs.iter().filter(|(name, _)| missing.contains(name)).collect();
         for batch in todo.chunks(REBUILD_BATCH) {
             let mut tables = Vec::new();
             for (name, len) in batch {
@@ -211,14 +222,14 @@ impl Repo {
             }
         }
         self.caught_up.store(epoch, Ordering::Release);
-        Ok(())
+        Ok(packs)
     }
 
     /// As [`Repo::catch_up`], unless the index knows what was condemned up to
     /// this epoch.
     pub(crate) async fn follow(&self, epoch: u64) -> Result<(), StorageError> {
         match epoch > self.caught_up.load(Ordering::Acquire) {
-            true => self.catch_up().await,
+            true => self.catch_up().await.map(drop),
             false => Ok(()),
         }
     }
@@ -226,22 +237,21 @@ impl Repo {
     /// As [`Repo::catch_up`], but what the index lacks it goes on lacking.
     pub(crate) async fn look_again(&self) -> Result<(), StorageError> {
         let _looking = self.looking.lock().await;
-        self.look_at_packs().await.map(|_| ())
+        self.look_at_packs().await.map(drop)
     }
 
-    /// Lets the index look past packs that are condemned or gone. Returns the
-    /// epoch, and the packs that it lacks. The caller sees to it that an older
-    /// look does not undo what a newer one has found.
-    async fn look_at_packs(&self) -> Result<(u64, Vec<(PackName, u64)>), StorageError> {
+    /// Lets the index look past packs that are condemned or gone. The caller
+    /// sees to it that an older look does not undo what a newer one has found.
+    async fn look_at_packs(&self) -> Result<Look, StorageError> {
         self.index.refresh()?;
         // In this order: what is condemned and deleted in between is then in
         // neither list.
         let epoch = self.database.epoch().await?;
-        let condemned = packs_of(&self.database.condemned().await?);
-        let packs = self.storage.packs().await?;
-        let exist = packs.iter().map(|(name, _)| *name).filter(|name| !condemned.contains(name));
-        let missing: HashSet<_> = self.index.compare(&exist.collect()).into_iter().collect();
-        Ok((epoch, packs.into_iter().filter(|(name, _)| missing.contains(name)).collect()))
+        let condemned = self.database.condemned().await?;
+        let mut packs = self.storage.packs().await?;
+        packs.retain(|(name, _)| !condemned.contains(pack_key(name).as_ref()));
+        let missing = self.index.compare(packs.iter().map(|(name, _)| *name).collect());
+        Ok(Look { epoch, packs, missing })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Records of removing garbage: leases, and what is condemned.
 
+use std::collections::HashSet;
+
 use sqlx::{Row, Sqlite, Transaction};
 use store_format::PackName;
 use wire::Digest;
@@ -156,9 +158,9 @@ impl Database {
     }
 
     /// Keys of all condemned objects.
-    pub(crate) async fn condemned(&self) -> Result<Vec<String>, StorageError> {
+    pub(crate) async fn condemned(&self) -> Result<HashSet<String>, StorageError> {
         let all = sqlx::query_scalar("SELECT object FROM condemned").fetch_all(&self.pool);
-        all.await.map_err(failed)
+        Ok(all.await.map_err(failed)?.into_iter().collect())
     }
 
     /// All images and names at one moment.

@@ -9,9 +9,9 @@ use wire::Digest;
 use super::GarbageError;
 use crate::database::ImageRow;
 use crate::database::garbage::Records;
-use crate::lease::packs_of;
 use crate::open::Repo;
 use crate::read::ReadError;
+use crate::storage::blob_key;
 
 /// A pack is written anew where less than one part in this many is needed.
 const NEEDED_PARTS: u64 = 2;
@@ -73,8 +73,8 @@ impl Repo {
         // cost a pack that is needed.
         self.index.drop_damaged().await?;
         // Afterwards, for the packs of the newest image to be in the index.
-        self.catch_up().await?;
-        let condemned = packs_of(&self.database.condemned().await?);
+        let packs = self.catch_up().await?;
+        let condemned = self.database.condemned().await?;
         let named: HashSet<Digest> = records.names.iter().map(|name| name.image).collect();
         let mut marked = Marked::default();
         let mut blobs = HashSet::new();
@@ -87,9 +87,8 @@ impl Repo {
                 false => marked.unnamed.push(row.digest),
             }
         }
-        for (pack, bytes) in self.storage.packs().await? {
+        for (pack, bytes) in packs {
             match marked.needed_bytes(&pack) {
-                _ if condemned.contains(&pack) => {}
                 0 => marked.unneeded.push((pack, bytes)),
                 needed if needed.saturating_mul(NEEDED_PARTS) < bytes => {
                     marked.rewrites.push((pack, bytes));
@@ -97,7 +96,9 @@ impl Repo {
                 _ => {}
             }
         }
-        let unneeded = |(blob, _): &(Digest, u64)| !blobs.contains(blob);
+        let unneeded = |(blob, _): &(Digest, u64)| {
+            !blobs.contains(blob) && !condemned.contains(blob_key(blob).as_ref())
+        };
         marked.blobs = self.storage.blobs().await?.into_iter().filter(unneeded).collect();
         marked.records = records;
         Ok(marked)

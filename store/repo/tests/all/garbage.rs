@@ -176,6 +176,10 @@ async fn what_is_being_read_stays_until_it_is_read() {
     other.remove(&"disk".parse().unwrap()).await.unwrap();
     let report = other.collect_garbage().await.unwrap();
     assert_eq!((report.deleted, report.kept), (0, 3));
+    // A plan counts once what waits.
+    let plan = other.garbage().await.unwrap();
+    assert_eq!((plan.packs.len(), plan.blobs, plan.waiting), (0, 0, 3));
+    assert_eq!((plan.freed_bytes, plan.waiting_bytes), (report.kept_bytes, report.kept_bytes));
     while let Some(piece) = pieces.try_next().await.unwrap() {
         let Piece::Data { bytes, .. } = piece else { panic!("a hole") };
         read.extend_from_slice(&bytes);
