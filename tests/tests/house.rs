@@ -13,7 +13,8 @@ use serde_json::Value;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("store-format", &["wire"]),
-    ("store-repo", &["wire", "store-format"]),
+    ("store-filesystems", &[]),
+    ("store-repo", &["wire", "store-format", "store-filesystems"]),
     ("store-registry", &["wire", "store-format", "store-repo"]),
     ("store-remote", &["wire", "store-format"]),
     ("builder", &["wire", "store-format", "store-repo"]),
@@ -49,6 +50,7 @@ const NEVER_REACHES: &[(&str, &[&str])] = &[
         &["tokio", "axum", "hyper", "sqlx", "sqlx-core", "object_store", "builder", "store-repo"],
     ),
     ("store-format", &["tokio", "socket2", "rustix", "nix", "ureq"]),
+    ("store-filesystems", &["tokio", "socket2", "rustix", "nix", "ureq"]),
     ("bootsvc-proto", &["tokio", "socket2", "rustix", "nix", "ureq"]),
     ("wire", &["tokio", "socket2", "rustix", "nix", "ureq"]),
 ];
