@@ -32,16 +32,21 @@ pub struct Build {
 /// Store a disk image made elsewhere
 ///
 /// Reads a raw disk image from a file, a device or standard input ("-"), cuts it into chunks and
-/// stores those that the store does not have. Partitions and holes are recognised.
+/// stores those that the store does not have. Partitions and holes are recognised. What a clean ext4
+/// or FAT calls free is not kept, whatever is there: these bytes are zeros in the image.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     ingot import disk.raw -t lab/web:1.2\n  \
     ingot import /dev/sdb -t rescue:stick\n  \
-    ingot import - -t debian:cloud < debian-12-generic-amd64.raw")]
+    ingot import - -t debian:cloud < debian-12-generic-amd64.raw\n  \
+    ingot import evidence.raw -t case:7 --exact")]
 pub struct Import {
     /// Raw disk image: a file, a device, or "-" for standard input
     #[arg(value_name = "FILE|-")]
     pub source: PathBuf,
+    /// Keep every byte of the disk, free blocks too
+    #[arg(long)]
+    pub exact: bool,
     /// Name the image, as name[:tag]
     #[arg(long, short = 't', value_name = "REF")]
     pub tag: Reference,

@@ -45,6 +45,7 @@ pub async fn build(args: &Build, context: &Context) -> anyhow::Result<()> {
         grow: Some(built.grow),
         sector_bytes: Some(built.sector_bytes),
         reference: Some(args.tag.clone()),
+        exact: false,
     };
     let stored = repo
         .import(Source::Path(built.path.clone()), options, progress)

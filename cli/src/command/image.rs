@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use futures::TryStreamExt;
 use serde::Serialize;
-use store_repo::{Exported, ImportOptions, Imported, Piece, Repo, Source};
+use store_repo::{Exported, ImportOptions, Imported, ImportedRegion, Piece, Repo, Source};
 use wire::{Digest, Reference};
 
 use super::store::{open, open_or_create};
@@ -15,6 +15,7 @@ use crate::args::image::{Export, Format, Import};
 use crate::context::Context;
 use crate::exit::{Code, Failure, OutputClosed};
 use crate::fault::Doing;
+use crate::render::Out;
 use crate::render::human::size;
 use crate::render::progress::Reporter;
 
@@ -34,7 +35,8 @@ pub async fn import(args: &Import, context: &Context) -> anyhow::Result<()> {
         false => Source::Path(args.source.clone()),
     };
     let repo = open_or_create(context).await?;
-    let options = ImportOptions { reference: Some(args.tag.clone()), ..ImportOptions::default() };
+    let reference = Some(args.tag.clone());
+    let options = ImportOptions { reference, exact: args.exact, ..ImportOptions::default() };
     let reporter = Arc::new(Reporter::new(&context.out));
     reporter.step(&format!("reading {}", args.source.display()));
     let progress = {
@@ -46,7 +48,15 @@ pub async fn import(args: &Import, context: &Context) -> anyhow::Result<()> {
     if context.out.json {
         return context.out.document(&Made { reference: &args.tag, made: &made });
     }
+    made.regions.iter().for_each(|region| plain_note(region, &context.out));
     context.out.line(made_line(&args.tag, &made))
+}
+
+/// Says where an image keeps more than its files need.
+fn plain_note(region: &ImportedRegion, out: &Out) {
+    if let Some(why) = &region.plain {
+        out.note(format!("{} is kept with its free space: {why}", region.name));
+    }
 }
 
 /// Says what was stored, and what that cost.

@@ -39,7 +39,7 @@ pub use check::{CheckReport, Problem};
 pub use export::{ExportError, Exported};
 pub use garbage::{GarbageError, GarbagePlan, GarbageReport, PackPlan};
 pub use images::{ImageDetails, ImageSummary, NameError};
-pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported};
+pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported, ImportedRegion};
 pub use layout::LayoutError;
 pub use open::{OpenError, Repo};
 pub use packs::{PackBytes, PackRead};

@@ -5,6 +5,7 @@
 //! round between them, so memory is bounded by their number. The result does
 //! not depend on the number of threads.
 
+mod contents;
 mod cut;
 mod pack;
 mod scan;
@@ -34,6 +35,7 @@ use crate::packer::{self, Packer};
 use crate::source::{Disk, Source};
 use crate::storage::{StorageError, blob_key};
 
+pub use contents::ImportedRegion;
 use pack::{Collected, Collector};
 use scan::Batch;
 use work::{Worked, Worker};
@@ -54,6 +56,8 @@ pub struct ImportOptions {
     pub grow: Option<u32>,
     /// Logical sector size; found out if not given.
     pub sector_bytes: Option<u32>,
+    /// Keep bytes that a file system calls free, too.
+    pub exact: bool,
     /// What to call the image.
     pub reference: Option<Reference>,
 }
@@ -90,6 +94,8 @@ pub struct Imported {
     pub new_chunks: u64,
     /// Stored bytes of these.
     pub new_bytes: u64,
+    /// What was found in each region of the envelope.
+    pub regions: Vec<ImportedRegion>,
 }
 
 /// Why an image was not stored. Nothing that was stored before is touched.
@@ -146,6 +152,7 @@ pub enum ImportError {
 struct Job {
     disk: Disk,
     layout: Layout,
+    exact: bool,
     repo: std::sync::Arc<Repo>,
     /// What counts as stored.
     known: Snapshot,
@@ -170,13 +177,13 @@ impl Repo {
         let known = self.index.snapshot();
         let repo = std::sync::Arc::clone(self);
         let runtime = Handle::current();
-        let sector = options.sector_bytes;
+        let (sector, exact) = (options.sector_bytes, options.exact);
         let ingest = tokio::task::spawn_blocking(move || {
             let (name, disk) = Disk::open(source, &repo.storage.home);
             let disk = disk.map_err(|source| ImportError::Source { name: name.clone(), source })?;
             let layout = layout::read(&disk, sector)
                 .map_err(|source| ImportError::Layout { name, source })?;
-            let job = Job { disk, layout, repo, known, runtime };
+            let job = Job { disk, layout, exact, repo, known, runtime };
             let collected = job.run(&mut progress)?;
             Ok::<_, ImportError>((job.layout, job.disk.bytes, collected))
         });
@@ -237,6 +244,7 @@ impl Repo {
             stored_bytes: row.stored_bytes,
             new_chunks: collected.new_chunks,
             new_bytes: row.new_bytes,
+            regions: collected.known,
         })
     }
 }
@@ -284,7 +292,8 @@ impl Job {
         let seen = RwLock::new(HashSet::new());
         thread::scope(|scope| {
             let (cut, seen) = (&cut, &seen);
-            let scanner = scope.spawn(move || scan::scan(&self.disk, &self.layout, &free, &cut_in));
+            let scanner = scope
+                .spawn(move || scan::scan(&self.disk, &self.layout, self.exact, &free, &cut_in));
             for _ in 0..workers {
                 let worked_in = worked_in.clone();
                 let known = self.known.clone();

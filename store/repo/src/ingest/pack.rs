@@ -9,6 +9,7 @@ use store_format::frame::{Header, Sealer};
 use store_format::{Extent, PackName};
 use wire::Digest;
 
+use super::contents::ImportedRegion;
 use super::scan::Item;
 use super::work::{Chunk, LEVEL, Worked};
 use super::{ImportError, ImportProgress};
@@ -20,6 +21,7 @@ use crate::packer::Packer;
 pub(super) struct Collected {
     pub regions: Vec<Vec<Extent>>,
     pub digests: Vec<Digest>,
+    pub known: Vec<ImportedRegion>,
     /// All packs that the image needs.
     pub packs: BTreeSet<PackName>,
     pub data_bytes: u64,
@@ -73,15 +75,19 @@ impl<'a> Collector<'a> {
         for item in &worked.batch.items {
             match item {
                 Item::Hole(bytes) => {
-                    self.region.push(Extent::Hole { bytes: *bytes });
+                    match self.region.last_mut() {
+                        Some(Extent::Hole { bytes: before }) => *before += bytes,
+                        _ => self.region.push(Extent::Hole { bytes: *bytes }),
+                    }
                     self.result.hole_bytes += bytes;
                 }
                 Item::Chunk(_) => {
                     let chunk = chunks.next().ok_or(ImportError::Broken)?;
                     self.chunk(chunk, worked)?;
                 }
-                Item::End(digest) => {
+                Item::End(digest, known) => {
                     self.result.digests.push(*digest);
+                    self.result.known.push(known.clone());
                     self.result.regions.push(mem::take(&mut self.region));
                 }
             }

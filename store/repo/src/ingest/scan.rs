@@ -1,14 +1,16 @@
 //! Reading a disk, finding holes, cutting the rest into chunks.
 
 use std::io;
+use std::iter::Peekable;
 use std::mem;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use store_format::region;
 use wire::Digest;
 
+use super::contents::{Contents, ImportedRegion};
 use super::cut::{CHUNK_MAX, cut};
-use crate::layout::{Layout, Span};
+use crate::layout::Layout;
 use crate::source::{BLOCK, Disk, is_zero};
 
 /// Zeros of at least this length, from one block edge to another, are a hole.
@@ -23,11 +25,12 @@ const BATCH: usize = 2 << 20;
 /// A part of the disk.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Item {
+    /// Zeros; another hole may follow.
     Hole(u64),
     /// The next so many bytes of [`Batch::data`].
     Chunk(usize),
-    /// A region ends; its digest.
-    End(Digest),
+    /// A region ends: its digest, and what was known of it.
+    End(Digest, ImportedRegion),
 }
 
 /// A piece of work.
@@ -40,18 +43,21 @@ pub(super) struct Batch {
     pub items: Vec<Item>,
 }
 
-/// Reads the whole disk. `Ok` also if the other side went away.
+/// Reads the whole disk. `Ok` also if the other side went away. If `exact`,
+/// bytes that a file system calls free are kept too.
 pub(super) fn scan(
     disk: &Disk,
     layout: &Layout,
+    exact: bool,
     free: &Receiver<Batch>,
     out: &SyncSender<Batch>,
 ) -> io::Result<()> {
     let Ok(first) = free.recv() else { return Ok(()) };
-    let mut cutter = Cutter { batch: first, cut: 0, free, out };
+    let mut cutter = Cutter { batch: first, cut: 0, zeros: 0, free, out };
     let mut window = vec![0; WINDOW];
     for span in &layout.spans {
-        if scan_region(disk, span, &mut window, &mut cutter)?.is_none() {
+        let region = Contents::look(disk, span, exact)?;
+        if scan_region(&region, &mut window, &mut cutter)?.is_none() {
             return Ok(());
         }
     }
@@ -63,47 +69,51 @@ pub(super) fn scan(
 type Sent = Option<()>;
 
 fn scan_region(
-    disk: &Disk,
-    span: &Span,
+    region: &Contents<'_>,
     window: &mut [u8],
     cutter: &mut Cutter<'_>,
 ) -> io::Result<Sent> {
     let mut hasher = region::Hasher::default();
-    let mut zeros = 0_u64;
+    let mut edges = region.edges().iter().copied().peekable();
     let mut at = 0_u64;
-    while at < span.bytes {
-        // Whole blocks from the start of the region on, whatever lies where on
-        // the disk: so a region that moves is cut as before.
-        let data = disk.next_data(span.start + at..span.start + span.bytes)?;
-        let (from, to) = match data {
-            Some(data) => (down(data.start - span.start), up(data.end - span.start)),
-            None => (span.bytes, span.bytes),
-        };
-        let (from, to) = (from.max(at), to.min(span.bytes));
-        hasher.zeros(from - at);
-        zeros += from - at;
-        at = from;
-        while at < to {
-            let len = usize::try_from(to - at).map_or(window.len(), |left| left.min(window.len()));
-            let bytes = &mut window[..len];
-            disk.read_at(bytes, span.start + at)?;
-            hasher.update(bytes);
-            if cutter.window(bytes, &mut zeros).is_none() {
+    while at < region.bytes() {
+        let data = region.next_data(at)?;
+        hasher.zeros(data.start - at);
+        while at < data.start {
+            let stop = next_edge(&mut edges, at).unwrap_or(data.start).min(data.start);
+            cutter.zeros += stop - at;
+            at = stop;
+            if edges.next_if_eq(&at).is_some() && cutter.edge().is_none() {
                 return Ok(None);
             }
-            at += len as u64;
+        }
+        while at < data.end {
+            let left = data.end - at;
+            let len = usize::try_from(left).map_or(window.len(), |left| left.min(window.len()));
+            let mut bytes = &mut window[..len];
+            region.read_at(bytes, at)?;
+            hasher.update(bytes);
+            while !bytes.is_empty() {
+                let stop = next_edge(&mut edges, at).map_or(u64::MAX, |edge| edge - at);
+                let now = usize::try_from(stop).map_or(bytes.len(), |stop| stop.min(bytes.len()));
+                let (piece, rest) = bytes.split_at_mut(now);
+                bytes = rest;
+                at += now as u64;
+                let sent = cutter.window(piece);
+                let is_edge = edges.next_if_eq(&at).is_some();
+                if sent.is_none() || (is_edge && cutter.edge().is_none()) {
+                    return Ok(None);
+                }
+            }
         }
     }
-    let only_zeros = zeros == span.bytes;
-    Ok(cutter.end_region(zeros, only_zeros, hasher.finish()))
+    Ok(cutter.end_region(region.bytes(), hasher.finish(), region.known.clone()))
 }
 
-fn down(offset: u64) -> u64 {
-    offset - offset % BLOCK as u64
-}
-
-fn up(offset: u64) -> u64 {
-    down(offset.saturating_add(BLOCK as u64 - 1))
+/// The next edge behind an offset.
+fn next_edge(edges: &mut Peekable<impl Iterator<Item = u64>>, at: u64) -> Option<u64> {
+    while edges.next_if(|edge| *edge <= at).is_some() {}
+    edges.peek().copied()
 }
 
 /// Cuts bytes into chunks inside of batches.
@@ -111,26 +121,27 @@ struct Cutter<'a> {
     batch: Batch,
     /// Bytes of the batch that are cut.
     cut: usize,
+    /// Zeros that are neither in the batch nor a hole of it yet.
+    zeros: u64,
     free: &'a Receiver<Batch>,
     out: &'a SyncSender<Batch>,
 }
 
 impl Cutter<'_> {
-    /// Goes on with bytes that start at a block edge, `zeros` zero bytes after
-    /// those before.
-    fn window(&mut self, bytes: &[u8], zeros: &mut u64) -> Sent {
+    /// Goes on with bytes.
+    fn window(&mut self, bytes: &[u8]) -> Sent {
         let mut data_start = 0;
         let mut at = 0;
         for block in bytes.chunks(BLOCK) {
             let end = at + block.len();
             if is_zero(block) {
-                if *zeros == 0 {
+                if self.zeros == 0 {
                     self.data(&bytes[data_start..at])?;
                 }
-                *zeros += block.len() as u64;
+                self.zeros += block.len() as u64;
                 data_start = end;
-            } else if *zeros > 0 {
-                self.zeros(mem::take(zeros))?;
+            } else if self.zeros > 0 {
+                self.end_zeros()?;
                 data_start = at;
             }
             at = end;
@@ -138,15 +149,29 @@ impl Cutter<'_> {
         self.data(&bytes[data_start..])
     }
 
-    fn zeros(&mut self, zeros: u64) -> Sent {
+    /// Data follow zeros.
+    fn end_zeros(&mut self) -> Sent {
+        let zeros = mem::take(&mut self.zeros);
         if zeros >= HOLE_MIN {
-            self.flush()?;
-            self.batch.items.push(Item::Hole(zeros));
-            return Some(());
+            return self.hole(zeros);
         }
         let len = self.batch.data.len() + usize::try_from(zeros).ok()?;
         self.batch.data.resize(len, 0);
         self.cut(CHUNK_MAX)
+    }
+
+    /// What comes next belongs to something else, and is cut as if it stood alone.
+    fn edge(&mut self) -> Sent {
+        match mem::take(&mut self.zeros) {
+            0 => self.flush(),
+            zeros => self.hole(zeros),
+        }
+    }
+
+    fn hole(&mut self, bytes: u64) -> Sent {
+        self.flush()?;
+        self.batch.items.push(Item::Hole(bytes));
+        Some(())
     }
 
     fn data(&mut self, bytes: &[u8]) -> Sent {
@@ -173,15 +198,16 @@ impl Cutter<'_> {
         Some(())
     }
 
-    fn end_region(&mut self, zeros: u64, only_zeros: bool, digest: Digest) -> Sent {
-        match only_zeros {
+    fn end_region(&mut self, bytes: u64, digest: Digest, known: ImportedRegion) -> Sent {
+        if self.zeros == bytes {
             // However short: there is no chunk that it would interrupt.
-            true => self.batch.items.push(Item::Hole(zeros)),
-            false if zeros > 0 => self.zeros(zeros)?,
-            false => {}
+            self.batch.items.push(Item::Hole(mem::take(&mut self.zeros)));
+        }
+        if self.zeros > 0 {
+            self.end_zeros()?;
         }
         self.flush()?;
-        self.batch.items.push(Item::End(digest));
+        self.batch.items.push(Item::End(digest, known));
         Some(())
     }
 
