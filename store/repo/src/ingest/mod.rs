@@ -5,6 +5,7 @@
 //! round between them, so memory is bounded by their number. The result does
 //! not depend on the number of threads.
 
+mod cut;
 mod pack;
 mod scan;
 mod work;

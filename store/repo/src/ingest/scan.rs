@@ -4,18 +4,13 @@ use std::io;
 use std::mem;
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use fastcdc::v2020::{FastCDC, Normalization};
 use store_format::region;
 use wire::Digest;
 
+use super::cut::{CHUNK_MAX, cut};
 use crate::layout::{Layout, Span};
 use crate::source::{BLOCK, Disk, is_zero};
 
-/// Smallest chunk, unless a region or the data before a hole is shorter.
-const CHUNK_MIN: usize = 16 << 10;
-const CHUNK_AVERAGE: usize = 64 << 10;
-/// Largest chunk.
-const CHUNK_MAX: usize = 256 << 10;
 /// Zeros of at least this length, from one block edge to another, are a hole.
 /// Shorter ones stay in chunks, where they compress to nothing: each hole
 /// interrupts the cutting.
@@ -168,10 +163,7 @@ impl Cutter<'_> {
     /// [`CHUNK_MAX`] bytes.
     fn cut(&mut self, ahead: usize) -> Sent {
         while self.batch.data.len() - self.cut >= ahead {
-            let rest = &self.batch.data[self.cut..];
-            let (min, average, max) = (CHUNK_MIN, CHUNK_AVERAGE, CHUNK_MAX);
-            let rule = FastCDC::with_level(rest, min, average, max, Normalization::Level2);
-            let (_, len) = rule.cut(0, rest.len());
+            let len = cut(&self.batch.data[self.cut..]);
             self.batch.items.push(Item::Chunk(len));
             self.cut += len;
             if self.cut >= BATCH {
