@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use crate::database::Database;
 use crate::database::garbage::Purpose;
-use crate::database::{Database, now_ms};
 use crate::open::Repo;
 use crate::storage::StorageError;
 
@@ -56,7 +56,7 @@ impl Repo {
     /// Takes a lease. Nothing, where it is for a collection and another one is
     /// under way.
     pub(crate) async fn lease(&self, purpose: Purpose) -> Result<Option<Lease>, StorageError> {
-        let (id, now) = (new_id()?, now_ms());
+        let (id, now) = (new_id()?, self.database.now_ms());
         let begun = self.database.begin_lease(&id, purpose, now, now.saturating_add(LEASE_MS));
         let Some(began) = begun.await? else { return Ok(None) };
         let database = self.database.clone();
@@ -81,7 +81,7 @@ impl Repo {
     /// Keeps what is stored for an hour, for those who are told now where the
     /// chunks of an image are.
     pub(crate) async fn lease_pulls(&self) -> Result<(), StorageError> {
-        let (epoch, now) = (self.database.epoch().await?, now_ms());
+        let (epoch, now) = (self.database.epoch().await?, self.database.now_ms());
         let known = self.pulls.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let known = known.filter(|pull| pull.epoch == epoch);
         let lives = |pull: &Pull| pull.expires_ms > now + PULL_MS - PULL_RENEWAL_MS;
@@ -106,7 +106,7 @@ impl Repo {
 async fn renew(database: Database, id: String) {
     loop {
         tokio::time::sleep(RENEWAL).await;
-        match database.renew_lease(&id, now_ms().saturating_add(LEASE_MS)).await {
+        match database.renew_lease(&id, database.now_ms().saturating_add(LEASE_MS)).await {
             Ok(true) => {}
             // Whoever needs it finds out when it matters.
             Ok(false) => return,

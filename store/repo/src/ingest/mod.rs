@@ -24,8 +24,8 @@ use store_format::{
 use tokio::runtime::Handle;
 use wire::{Digest, Reference};
 
+use crate::database::ImageRow;
 use crate::database::garbage::Purpose;
-use crate::database::{ImageRow, now_ms};
 use crate::index::Snapshot;
 use crate::layout::{self, Layout, LayoutError};
 use crate::lease::Lease;
@@ -214,7 +214,7 @@ impl Repo {
             data_bytes: collected.data_bytes,
             stored_bytes: collected.stored_bytes,
             new_bytes: collected.new_bytes,
-            created_ms: now_ms(),
+            created_ms: self.database.now_ms(),
         };
         let packs: Vec<PackName> = collected.packs.into_iter().collect();
         let name = reference.as_ref().map(|r| (r.name.as_str(), r.tag_or_latest()));
