@@ -134,6 +134,11 @@ impl Database {
         (self.clock)()
     }
 
+    #[cfg(test)]
+    pub(crate) fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
         // At once as a writer: a reader that turns writer fails when busy.
         self.pool.begin_with("BEGIN IMMEDIATE").await
