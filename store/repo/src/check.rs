@@ -78,11 +78,14 @@ impl Repo {
     /// is in the report.
     pub async fn check(&self, data: bool) -> Result<CheckReport, StorageError> {
         let lease = self.lease_to_read().await?;
+        // Before the packs: what is recorded later may be in packs that are
+        // written later.
+        let images = self.database.images().await?;
+        let rows = self.database.packs().await?;
         self.look_again().await?;
         let mut report = CheckReport::default();
         let packs = self.check_packs(data, &mut report).await?;
         self.check_index(&packs, &mut report);
-        let images = self.database.images().await?;
         let mut lost = HashMap::new();
         for image in &images {
             report.images += 1;
@@ -90,7 +93,10 @@ impl Repo {
                 report.problems.push(problem);
             }
         }
-        self.check_pack_rows(&packs, &lost, &mut report).await?;
+        self.check_pack_rows(&rows, &packs, &lost, &mut report);
+        let rows: HashSet<String> = self.database.packs().await?.into_iter().collect();
+        let unneeded = packs.tables.keys().filter(|name| !rows.contains(&name.to_string()));
+        report.unneeded_packs = unneeded.count() as u64;
         if let Some(lease) = lease {
             lease.end().await;
         }
@@ -174,7 +180,8 @@ impl Repo {
         lost: &mut HashMap<Digest, Vec<Digest>>,
     ) -> Option<Problem> {
         let checked = async {
-            let envelope = self.envelope(&image.digest).await?;
+            // Not by its record, which a collection may take away meanwhile.
+            let envelope = self.envelope_of(image).await?;
             let table = self.table_of(image).await?;
             table.check(&envelope).map_err(|source| ReadError::Table {
                 key: crate::storage::blob_key(&image.table).to_string(),
@@ -206,12 +213,13 @@ impl Repo {
     }
 
     /// Reports damaged and missing packs with the images that need them.
-    async fn check_pack_rows(
+    fn check_pack_rows(
         &self,
+        rows: &[String],
         packs: &Packs,
         lost: &HashMap<Digest, Vec<Digest>>,
         report: &mut CheckReport,
-    ) -> Result<(), StorageError> {
+    ) {
         let index = self.index.snapshot();
         let mut hit: BTreeMap<PackName, HashSet<Digest>> = BTreeMap::new();
         let mut homeless: HashSet<Digest> = HashSet::new();
@@ -231,7 +239,6 @@ impl Repo {
             let file = pack_key(&problem.pack).to_string();
             push(file, problem.what.clone(), REMOVE_AND_IMPORT, images);
         }
-        let rows = self.database.packs().await?;
         let rows: HashSet<PackName> = rows.iter().filter_map(|row| row.parse().ok()).collect();
         for name in rows.iter().filter(|name| !packs.tables.contains_key(name)) {
             let images = hit.remove(name).unwrap_or_default();
@@ -252,9 +259,6 @@ impl Repo {
         if !homeless.is_empty() {
             push("packs".to_owned(), "chunks are in no pack".to_owned(), IMPORT_AGAIN, homeless);
         }
-        report.unneeded_packs =
-            packs.tables.keys().filter(|name| !rows.contains(name)).count() as u64;
-        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The records of a store: images, references, packs. Never a row per chunk.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::MigrateError;
@@ -20,9 +21,13 @@ pub(crate) const FILE: &str = "store.db";
 const BUSY: Duration = Duration::from_secs(60);
 const CONNECTIONS_MAX: u32 = 4;
 
+/// Tells the time, in milliseconds since 1970.
+pub(crate) type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 #[derive(Clone)]
 pub(crate) struct Database {
     pool: SqlitePool,
+    clock: Clock,
 }
 
 /// An image's row.
@@ -45,8 +50,7 @@ pub(crate) struct NameRow {
     pub image: Digest,
 }
 
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
+fn system_clock() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
@@ -100,6 +104,16 @@ fn name_row(row: &SqliteRow) -> Result<NameRow, sqlx::Error> {
 impl Database {
     /// Opens the database in a folder and brings it up to date.
     pub(crate) async fn open(folder: &Path, create: bool) -> Result<Database, MigrateError> {
+        Database::open_by(folder, create, SqlitePoolOptions::new(), Arc::new(system_clock)).await
+    }
+
+    /// [`Database::open`] by another pool and another clock.
+    pub(crate) async fn open_by(
+        folder: &Path,
+        create: bool,
+        pool: SqlitePoolOptions,
+        clock: Clock,
+    ) -> Result<Database, MigrateError> {
         let options = SqliteConnectOptions::new()
             .filename(folder.join(FILE))
             .create_if_missing(create)
@@ -107,13 +121,22 @@ impl Database {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY);
-        let pool = SqlitePoolOptions::new()
+        let pool = pool
             .max_connections(CONNECTIONS_MAX)
             .connect_with(options)
             .await
             .map_err(MigrateError::Execute)?;
         sqlx::migrate!("./migrations").run(&pool).await?;
-        Ok(Database { pool })
+        Ok(Database { pool, clock })
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        (self.clock)()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pool(&self) -> &SqlitePool {
+        &self.pool
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
@@ -162,7 +185,7 @@ impl Database {
                 add_pack(&mut change, pack, image.created_ms).await?;
             }
             if let Some((name, tag)) = reference {
-                point(&mut change, name, tag, &image.digest).await?;
+                point(&mut change, name, tag, &image.digest, self.now_ms()).await?;
             }
             change.commit().await?;
             Ok(true)
@@ -232,7 +255,7 @@ impl Database {
             if known.fetch_optional(&mut *change).await?.is_none() {
                 return Ok(false);
             }
-            point(&mut change, name, tag, image).await?;
+            point(&mut change, name, tag, image, self.now_ms()).await?;
             change.commit().await?;
             Ok(true)
         };
@@ -281,6 +304,7 @@ async fn point(
     name: &str,
     tag: &str,
     image: &Digest,
+    now_ms: u64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO names (name, tag, image, updated_ms) VALUES ($1, $2, $3, $4) \
@@ -290,7 +314,7 @@ async fn point(
     .bind(name)
     .bind(tag)
     .bind(image.hex())
-    .bind(to_sql(now_ms()))
+    .bind(to_sql(now_ms))
     .execute(&mut **change)
     .await?;
     Ok(())

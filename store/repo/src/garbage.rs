@@ -18,7 +18,6 @@ use store_format::frame::FrameError;
 use wire::Digest;
 
 use crate::database::garbage::{Change, Deleted, Purpose, Sentence, Waiting};
-use crate::database::now_ms;
 use crate::lease::Lease;
 use crate::open::Repo;
 use crate::read::ReadError;
@@ -151,7 +150,8 @@ impl Repo {
             written.append(&mut self.rewrite(&marked).await?);
             report.rewritten += marked.rewrites.len() as u64;
             let sentence = marked.sentence(&written);
-            let condemned = self.database.condemn(lease.id(), &marked.records, &sentence, now_ms());
+            let now = self.database.now_ms();
+            let condemned = self.database.condemn(lease.id(), &marked.records, &sentence, now);
             match condemned.await? {
                 Change::Done => {
                     report.images = sentence.images;
@@ -172,7 +172,7 @@ impl Repo {
         written: &BTreeSet<PackName>,
         report: &mut GarbageReport,
     ) -> Result<(), GarbageError> {
-        self.database.drop_expired_leases(now_ms()).await?;
+        self.database.drop_expired_leases(self.database.now_ms()).await?;
         loop {
             let deleted = self.database.delete_condemned(lease.id(), &self.storage).await?;
             report.deleted += deleted.objects;

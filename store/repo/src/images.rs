@@ -220,9 +220,14 @@ impl Repo {
 
     /// What an image is.
     pub async fn envelope(&self, digest: &Digest) -> Result<Envelope, ReadError> {
-        let bytes = self.envelope_bytes(digest).await?;
+        let row = self.row(digest).await?;
+        self.envelope_of(&row).await
+    }
+
+    pub(crate) async fn envelope_of(&self, row: &ImageRow) -> Result<Envelope, ReadError> {
+        let bytes = self.blob(&row.digest, envelope::BYTES_MAX as u64).await?;
         Envelope::from_bytes(&bytes)
-            .map_err(|source| ReadError::Envelope { image: *digest, source })
+            .map_err(|source| ReadError::Envelope { image: row.digest, source })
     }
 
     /// The bytes of an image's chunk table.

@@ -8,15 +8,16 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use crate::database::Database;
 use crate::database::garbage::Purpose;
-use crate::database::{Database, now_ms};
 use crate::open::Repo;
 use crate::storage::StorageError;
 
 /// How long a lease is believed without a word from its holder.
-const LEASE_MS: u64 = 10 * 60 * 1000;
-/// How often a holder says that it lives.
-const RENEWAL: Duration = Duration::from_secs(60);
+pub(crate) const LEASE_MS: u64 = 10 * 60 * 1000;
+/// How often a holder says that it lives. In the simulation its clock does not
+/// run, and the scheduler speaks for it.
+const RENEWAL: Duration = Duration::from_secs(if cfg!(test) { 1 << 20 } else { 60 });
 /// How long those who were told where an image's chunks are may fetch them, and
 /// as long again as a lease may be old when it is told.
 const PULL_MS: u64 = 65 * 60 * 1000;
@@ -56,7 +57,7 @@ impl Repo {
     /// Takes a lease. Nothing, where it is for a collection and another one is
     /// under way.
     pub(crate) async fn lease(&self, purpose: Purpose) -> Result<Option<Lease>, StorageError> {
-        let (id, now) = (new_id()?, now_ms());
+        let (id, now) = (new_id()?, self.database.now_ms());
         let begun = self.database.begin_lease(&id, purpose, now, now.saturating_add(LEASE_MS));
         let Some(began) = begun.await? else { return Ok(None) };
         let database = self.database.clone();
@@ -81,10 +82,13 @@ impl Repo {
     /// Keeps what is stored for an hour, for those who are told now where the
     /// chunks of an image are.
     pub(crate) async fn lease_pulls(&self) -> Result<(), StorageError> {
-        let (epoch, now) = (self.database.epoch().await?, now_ms());
+        let (epoch, now) = (self.database.epoch().await?, self.database.now_ms());
         let known = self.pulls.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let known = known.filter(|pull| pull.epoch == epoch);
-        let lives = |pull: &Pull| pull.expires_ms > now + PULL_MS - PULL_RENEWAL_MS;
+        // One that ends later was taken while the clock was wrong, and a
+        // collection forgets it.
+        let ends = now + PULL_MS - PULL_RENEWAL_MS + 1..=now + PULL_MS;
+        let lives = |pull: &Pull| ends.contains(&pull.expires_ms);
         if known.as_ref().is_some_and(lives) {
             // Whoever took it may not have caught up yet.
             return self.follow(epoch).await;
@@ -106,7 +110,7 @@ impl Repo {
 async fn renew(database: Database, id: String) {
     loop {
         tokio::time::sleep(RENEWAL).await;
-        match database.renew_lease(&id, now_ms().saturating_add(LEASE_MS)).await {
+        match database.renew_lease(&id, database.now_ms().saturating_add(LEASE_MS)).await {
             Ok(true) => {}
             // Whoever needs it finds out when it matters.
             Ok(false) => return,
@@ -144,5 +148,35 @@ impl Drop for Lease {
             let (database, id) = (self.database.clone(), std::mem::take(&mut self.id));
             runtime.spawn(async move { database.end_lease(&id).await });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use sqlx::sqlite::SqlitePoolOptions;
+
+    use super::*;
+    use crate::storage::Storage;
+
+    #[tokio::test]
+    async fn who_pulls_is_kept_though_the_clock_went_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let time = Arc::new(AtomicU64::new(1_800_000_000_000));
+        let clock = Arc::clone(&time);
+        let clock = Arc::new(move || clock.load(Ordering::SeqCst));
+        let pool = SqlitePoolOptions::new();
+        let database = Database::open_by(folder.path(), true, pool, clock).await.unwrap();
+        let storage = Storage::folder(folder.path()).unwrap();
+        let repo = Repo::over(storage, database.clone()).await.unwrap();
+        repo.lease_pulls().await.unwrap();
+        let now = time.load(Ordering::SeqCst) - 24 * 60 * 60 * 1000;
+        time.store(now, Ordering::SeqCst);
+        // What a collection does first.
+        database.drop_expired_leases(now).await.unwrap();
+        repo.lease_pulls().await.unwrap();
+        assert_eq!(database.waiting("").await.unwrap().leases, 1);
     }
 }

@@ -32,6 +32,8 @@ mod open;
 mod packer;
 mod packs;
 mod read;
+#[cfg(test)]
+mod simulation;
 mod source;
 mod storage;
 

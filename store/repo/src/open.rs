@@ -183,12 +183,17 @@ impl Repo {
         check_database(&storage, &at).await?;
         let database =
             Database::open(&storage.home, true).await.map_err(|e| database_error(&at, e))?;
-        let failed = |source| OpenError::Storage { at: at.clone(), source };
-        let index = Index::open(storage.clone()).await.map_err(failed)?;
+        let over = Repo::over(storage, database).await;
+        over.map_err(|source| OpenError::Storage { at, source })
+    }
+
+    /// A store with these records.
+    pub(crate) async fn over(storage: Storage, database: Database) -> Result<Repo, StorageError> {
+        let index = Index::open(storage.clone()).await?;
         let (placed, pulls) = (Placed::default(), Pulls::default());
         let (looking, caught_up) = (Mutex::default(), AtomicU64::new(0));
         let repo = Repo { storage, database, index, placed, pulls, looking, caught_up };
-        repo.catch_up().await.map_err(failed)?;
+        repo.catch_up().await?;
         Ok(repo)
     }
 

@@ -25,8 +25,8 @@ use store_format::{
 use tokio::runtime::Handle;
 use wire::{Digest, Reference};
 
+use crate::database::ImageRow;
 use crate::database::garbage::Purpose;
-use crate::database::{ImageRow, now_ms};
 use crate::index::Snapshot;
 use crate::layout::{self, Layout, LayoutError};
 use crate::lease::Lease;
@@ -157,6 +157,8 @@ struct Job {
     /// What counts as stored.
     known: Snapshot,
     runtime: Handle,
+    /// Threads that hash and compress.
+    workers: usize,
 }
 
 impl Repo {
@@ -166,6 +168,18 @@ impl Repo {
         self: &std::sync::Arc<Self>,
         source: Source,
         options: ImportOptions,
+        progress: impl FnMut(ImportProgress) + Send + 'static,
+    ) -> Result<Imported, ImportError> {
+        let workers = thread::available_parallelism().map_or(1, NonZero::get);
+        self.import_with(source, options, workers, progress).await
+    }
+
+    /// [`Repo::import`] with so many threads that hash and compress.
+    pub(crate) async fn import_with(
+        self: &std::sync::Arc<Self>,
+        source: Source,
+        options: ImportOptions,
+        workers: usize,
         mut progress: impl FnMut(ImportProgress) + Send + 'static,
     ) -> Result<Imported, ImportError> {
         if let Some(reference) = options.reference.as_ref().filter(|r| r.digest.is_some()) {
@@ -183,7 +197,7 @@ impl Repo {
             let disk = disk.map_err(|source| ImportError::Source { name: name.clone(), source })?;
             let layout = layout::read(&disk, sector)
                 .map_err(|source| ImportError::Layout { name, source })?;
-            let job = Job { disk, layout, exact, repo, known, runtime };
+            let job = Job { disk, layout, exact, repo, known, runtime, workers };
             let collected = job.run(&mut progress)?;
             Ok::<_, ImportError>((job.layout, job.disk.bytes, collected))
         });
@@ -221,7 +235,7 @@ impl Repo {
             data_bytes: collected.data_bytes,
             stored_bytes: collected.stored_bytes,
             new_bytes: collected.new_bytes,
-            created_ms: now_ms(),
+            created_ms: self.database.now_ms(),
         };
         let packs: Vec<PackName> = collected.packs.into_iter().collect();
         let name = reference.as_ref().map(|r| (r.name.as_str(), r.tag_or_latest()));
@@ -280,8 +294,7 @@ fn describe(
 
 impl Job {
     fn run(&self, progress: &mut dyn FnMut(ImportProgress)) -> Result<Collected, ImportError> {
-        let workers = thread::available_parallelism().map_or(1, NonZero::get);
-        let batches = workers + SPARE_BATCHES;
+        let batches = self.workers + SPARE_BATCHES;
         let (free_in, free) = sync_channel::<Batch>(batches);
         for _ in 0..batches {
             free_in.send(Batch::default()).map_err(|_| ImportError::Broken)?;
@@ -294,7 +307,7 @@ impl Job {
             let (cut, seen) = (&cut, &seen);
             let scanner = scope
                 .spawn(move || scan::scan(&self.disk, &self.layout, self.exact, &free, &cut_in));
-            for _ in 0..workers {
+            for _ in 0..self.workers {
                 let worked_in = worked_in.clone();
                 let known = self.known.clone();
                 scope.spawn(move || Worker::new(known, seen).run(cut, &worked_in));
@@ -348,4 +361,61 @@ fn collect(
         }
     }
     collector.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Names and bytes of all files below a folder.
+    fn files(folder: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => files(&path, found),
+                false => {
+                    found.insert(
+                        path.file_name().unwrap().display().to_string(),
+                        fs::read(&path).unwrap(),
+                    );
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_image_is_stored_alike_by_any_number_of_threads() {
+        let mut noise = vec![0; 70 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        // More than a pack; content that comes twice, near and far; holes; text.
+        let text: Vec<u8> = (0..300_000).flat_map(|n: u32| format!("{n}\n").into_bytes()).collect();
+        let hole = vec![0; 100_000];
+        let parts = [&noise[..], &hole, &text, &text, &hole, &noise[..5 << 20], &noise[..3 << 20]];
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        fs::write(disk.path(), parts.concat()).unwrap();
+        let mut all = Vec::new();
+        for workers in [1, 2, 3, 8] {
+            let store = tempfile::tempdir().unwrap();
+            let repo = Repo::open_or_create(store.path().to_str().unwrap()).await.unwrap();
+            let source = Source::Path(disk.path().to_owned());
+            let imported = std::sync::Arc::new(repo)
+                .import_with(source, ImportOptions::default(), workers, |_| {})
+                .await
+                .unwrap();
+            let mut stored = BTreeMap::new();
+            for folder in ["packs", "blobs", "index"] {
+                files(&store.path().join(folder), &mut stored);
+            }
+            assert!(stored.len() == 2 + 2 + 1, "{:?}", stored.keys());
+            all.push((workers, imported, stored));
+        }
+        let (_, first, stored) = &all[0];
+        for (workers, imported, same) in &all {
+            assert_eq!(imported, first, "{workers} threads");
+            assert!(same == stored, "{workers} threads: {:?} {:?}", same.keys(), stored.keys());
+        }
+    }
 }

@@ -382,3 +382,73 @@ async fn answers_that_are_kept_never_name_a_pack_that_was_removed() {
     // What the images need is there, so the removed pack is no loss.
     assert_eq!(lab.repo.check(true).await.unwrap().problems, []);
 }
+
+/// A number from a seed, below a limit.
+fn dice(state: &mut u64, below: usize) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) as usize % below
+}
+
+/// One of the store's files is damaged; returns what was done.
+fn harm(files: &[std::path::PathBuf], state: &mut u64) -> String {
+    let file = &files[dice(state, files.len())];
+    let mut bytes = fs::read(file).unwrap();
+    let at = dice(state, bytes.len().max(1));
+    match dice(state, 8) {
+        0 => fs::remove_file(file).unwrap(),
+        1 => fs::write(file, &bytes[..at]).unwrap(),
+        bit => {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1 << bit;
+            }
+            fs::write(file, bytes).unwrap();
+        }
+    }
+    format!("{} at byte {at}", file.display())
+}
+
+#[tokio::test]
+async fn any_file_may_be_damaged_and_no_wrong_byte_comes_out() {
+    let lab = Lab::new().await;
+    let content = [noise(1, 90_000), crate::common::text(1, 300_000)].concat();
+    let parts: &[(u64, &[u8])] = &[(0, &content), (2 * MIB, &noise(2, 40_000))];
+    let disk = sparse(&lab.path("disk"), 3 * MIB, parts);
+    let image = lab.import(&disk, "x").await;
+    let (right, files) = (fs::read(&disk).unwrap(), lab.files(""));
+    let (mut refused, mut read) = (0, 0);
+    for seed in 0..120 {
+        let copy = tempfile::tempdir().unwrap();
+        let copies: Vec<_> = files
+            .iter()
+            .map(|file| {
+                let to = copy.path().join(file.strip_prefix(lab.store()).unwrap());
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
+                fs::copy(file, &to).unwrap();
+                to
+            })
+            .collect();
+        let what = harm(&copies, &mut { seed });
+        let Ok(repo) = Repo::open(copy.path().to_str().unwrap()).await else {
+            refused += 1;
+            continue;
+        };
+        let repo = std::sync::Arc::new(repo);
+        let _ = repo.check(true).await;
+        let _ = repo.images().await;
+        if let Ok(found) = repo.resolve(&"x".parse().unwrap()).await {
+            assert_eq!(found, image.digest, "{what}");
+        }
+        let to = copy.path().join("exported");
+        match repo.export(&image.digest, &to).await {
+            Ok(_) => {
+                assert!(fs::read(&to).unwrap() == right, "{what}");
+                read += 1;
+            }
+            Err(error) => {
+                assert!(!to.exists() && !wire::chain(&error).is_empty(), "{what}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 20 && read > 20, "{refused} refused, {read} read");
+}

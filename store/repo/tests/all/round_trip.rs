@@ -86,6 +86,37 @@ async fn disks_with_nothing_or_only_holes() {
     assert_eq!(lab.files("packs"), Vec::<std::path::PathBuf>::new());
 }
 
+/// Content at places of a disk.
+type Parts<'a> = &'a [(u64, &'a [u8])];
+
+#[tokio::test]
+async fn disks_of_every_shape_with_small_and_large_sectors() {
+    for sector in [512, 4096] {
+        let lab = Lab::new().await;
+        let block = u64::from(sector);
+        let shapes: &[(u64, Parts<'_>)] = &[
+            (0, &[]),
+            (block, &[]),
+            (100 * MIB, &[]),
+            (block, &[(block - 1, b"x")]),
+            (MIB, &[(0, &noise(1, 1 << 20))]),
+            (5 * MIB, &[(0, b"x"), (5 * MIB - 1, b"y")]),
+            (5 * MIB + block, &[(3 * MIB - 1, &noise(2, 300_001))]),
+        ];
+        for (number, (len, parts)) in shapes.iter().enumerate() {
+            let disk = sparse(&lab.path("disk"), *len, parts);
+            let options = ImportOptions { sector_bytes: Some(sector), ..options("shape") };
+            let image = import(&lab.repo, &disk, options).await.unwrap();
+            lab.repo.export(&image.digest, &lab.path("exported")).await.unwrap();
+            let same = fs::read(lab.path("exported")).unwrap() == fs::read(&disk).unwrap();
+            assert!(same, "shape {number}, sectors of {sector}");
+            let envelope = lab.repo.envelope(&image.digest).await.unwrap();
+            assert_eq!((envelope.disk_bytes, envelope.sector_bytes), (*len, sector));
+        }
+        assert_eq!(lab.repo.check(true).await.unwrap().problems, []);
+    }
+}
+
 #[tokio::test]
 async fn three_terabytes_of_hole_cost_nothing() {
     let lab = Lab::new().await;
@@ -95,6 +126,14 @@ async fn three_terabytes_of_hole_cost_nothing() {
     assert_eq!((imported.disk_bytes, imported.data_bytes), (len, MIB));
     let exported = lab.repo.export(&imported.digest, &lab.path("exported")).await.unwrap();
     assert_eq!(exported.disk_bytes, len);
+    let file = fs::File::open(lab.path("exported")).unwrap();
+    let mut end = vec![1; 6 << 20];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut end, len - 6 * MIB).unwrap();
+    let zeros = |count: usize| vec![0; count << 20];
+    assert!(end == [zeros(1), noise(1, 1 << 20), zeros(4)].concat());
+    let blocks = file.metadata().unwrap().blocks() * 512;
+    assert!(blocks <= 2 * MIB, "{blocks} bytes are not in holes");
+    assert_eq!(lab.repo.check(true).await.unwrap().problems, []);
 }
 
 #[tokio::test]
