@@ -5,6 +5,7 @@
 mod common;
 mod damage;
 mod faults;
+mod fetch;
 mod garbage;
 mod names;
 mod round_trip;
