@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::io;
 
-use store_format::plan::{PlanError, PlanLimits, ranges};
-use store_format::{Extent, RangeRequest, digest_of};
+use store_format::{Extent, PlanError, RangeRequest, digest_of};
 use store_remote::Image;
 use wire::{Digest, Step};
 
 use super::layout::Withheld;
 use crate::progress::Meter;
 use crate::report::Report;
+
+/// Chunks, spread over the image, by which a disk without a receipt that has
+/// something of the image is told from an empty one or another's. Comparing
+/// reads as much as reading back does; on such a disk it would be in vain.
+const SAMPLES: usize = 256;
 
 /// Chunks copied from one place of the disk to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct Plan {
     pub image_bytes: u64,
     /// Of these, bytes that the disk holds, in place or to be copied.
     pub present_bytes: u64,
+    /// Whether the disk was compared, so that what is lacking may be there in part.
+    pub compared: bool,
 }
 
 /// Why there is no plan.
@@ -58,15 +64,16 @@ pub enum MakePlanError {
 }
 
 impl Plan {
-    /// Compares the disk with the image. `old` says whether the disk may hold
-    /// anything of use; where not, it is not read.
+    /// Compares the disk with the image, if it has a receipt or some chunk of
+    /// the image where that belongs.
     pub fn make(
         image: &Image,
         disk: &Withheld<'_>,
-        old: bool,
+        has_receipt: bool,
         report: &Report,
     ) -> Result<Plan, MakePlanError> {
-        let mut plan = Plan::default();
+        let old = has_receipt || has_a_sample(image, disk);
+        let mut plan = Plan { compared: old, ..Plan::default() };
         let index: HashMap<Digest, usize> =
             image.chunks.iter().enumerate().map(|(index, (id, _))| (*id, index)).collect();
         let mut found: Vec<Option<u64>> = vec![None; if old { image.chunks.len() } else { 0 }];
@@ -99,7 +106,7 @@ impl Plan {
         plan.copy_what_is_elsewhere(image, &found);
         plan.places.sort_unstable();
         let wanted = plan.places.iter().map(|(chunk, _)| *chunk);
-        plan.requests = ranges(wanted, &image.locations, PlanLimits::default())?;
+        plan.requests = store_format::Plan::of(wanted, &image.locations)?.ranges;
         Ok(plan)
     }
 
@@ -126,8 +133,27 @@ impl Plan {
 
     /// Bytes of frames to fetch, with the gaps between them.
     pub fn fetch_bytes(&self) -> u64 {
-        self.requests.iter().map(|request| request.end - request.start).sum()
+        self.requests.iter().map(RangeRequest::bytes).sum()
     }
+}
+
+/// Whether the disk has one of some chunks in its place.
+fn has_a_sample(image: &Image, disk: &Withheld<'_>) -> bool {
+    let regions = image.envelope.regions.iter().zip(&image.table.regions);
+    let chunks = regions.flat_map(|(region, extents)| {
+        extents.iter().scan(region.start, |end, extent| {
+            let offset = *end;
+            *end += extent.bytes();
+            Some((offset, *extent))
+        })
+    });
+    let chunks = chunks.filter_map(|(offset, extent)| match extent {
+        Extent::Chunk { id, bytes } => Some((offset, usize::try_from(bytes).ok()?, id)),
+        Extent::Hole { .. } => None,
+    });
+    let step = chunks.clone().count().div_ceil(SAMPLES).max(1);
+    let mut buffer = Vec::new();
+    chunks.step_by(step).any(|(offset, length, id)| holds(disk, offset, length, &id, &mut buffer))
 }
 
 /// Whether the disk has a chunk in its place.

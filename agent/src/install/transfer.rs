@@ -1,6 +1,7 @@
 //! Fetching what is missing and writing it where it belongs.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -110,19 +111,19 @@ fn zero_holes(plan: &Plan, disk: &Withheld<'_>, tally: &Tally) -> Result<(), Tra
 
 fn copy(plan: &Plan, disk: &Withheld<'_>, tally: &Tally) -> Result<(), TransferError> {
     let mut buffer = Vec::new();
+    let mut run = Run::new(disk, tally, plan.compared);
     for copy in &plan.copies {
         buffer.resize(copy.bytes, 0);
         disk.read_at(copy.from, &mut buffer).map_err(write_error(copy.from))?;
-        disk.write_at(copy.to, &buffer).map_err(write_error(copy.to))?;
-        tally.wrote(buffer.len() as u64);
+        run.write(copy.to, &buffer)?;
     }
-    Ok(())
+    run.flush()
 }
 
 impl Transfer<'_> {
     /// Takes ranges until there is none left or somebody failed.
     fn work(&self) -> Result<(), TransferError> {
-        let mut run = Run { disk: self.disk, tally: self.tally, start: 0, bytes: Vec::new() };
+        let mut run = Run::new(self.disk, self.tally, self.plan.compared);
         while let Some(request) = self.take() {
             let result = self.pull(request, &mut run).and_then(|()| run.flush());
             if result.is_err() {
@@ -171,11 +172,18 @@ impl Transfer<'_> {
 struct Run<'a> {
     disk: &'a Withheld<'a>,
     tally: &'a Tally,
+    /// Whether what is there may be right in part.
+    compares: bool,
     start: u64,
     bytes: Vec<u8>,
+    old: Vec<u8>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(disk: &'a Withheld<'a>, tally: &'a Tally, compares: bool) -> Run<'a> {
+        Run { disk, tally, compares, start: 0, bytes: Vec::new(), old: Vec::new() }
+    }
+
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TransferError> {
         if offset != self.start + self.bytes.len() as u64 {
             self.flush()?;
@@ -195,13 +203,57 @@ impl Run<'_> {
     }
 
     fn write_out(&mut self, length: usize) -> Result<(), TransferError> {
-        if length > 0 {
-            let written = self.disk.write_at(self.start, &self.bytes[..length]);
-            written.map_err(write_error(self.start))?;
-            self.tally.wrote(length as u64);
-            self.bytes.drain(..length);
-            self.start += length as u64;
+        for part in self.wrong_parts(length) {
+            let offset = self.start + part.start as u64;
+            let written = self.disk.write_at(offset, &self.bytes[part.clone()]);
+            written.map_err(write_error(offset))?;
+            self.tally.wrote(part.len() as u64);
         }
+        self.bytes.drain(..length);
+        self.start += length as u64;
         Ok(())
+    }
+
+    /// What of the first bytes is to be written: all, or where the disk is read,
+    /// the pages that differ. What cannot be read is written.
+    fn wrong_parts(&mut self, length: usize) -> Vec<Range<usize>> {
+        self.old.resize(if self.compares { length } else { 0 }, 0);
+        match self.compares && self.disk.read_at(self.start, &mut self.old).is_ok() {
+            true => differing(&self.old, &self.bytes[..length], self.start),
+            false => std::iter::once(0..length).filter(|part| !part.is_empty()).collect(),
+        }
+    }
+}
+
+/// The stretches of whole pages, as the disk counts them, where two differ.
+fn differing(old: &[u8], new: &[u8], offset: u64) -> Vec<Range<usize>> {
+    let page = usize::try_from(PAGE).unwrap_or(usize::MAX);
+    let before = usize::try_from(offset % PAGE).unwrap_or(0);
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    let mut start = 0;
+    while start < new.len() {
+        let end = ((before + start) / page * page + page - before).min(new.len());
+        if old[start..end] != new[start..end] {
+            match parts.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => parts.push(start..end),
+            }
+        }
+        start = end;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_pages_of_the_disk_and_neighbours_are_one() {
+        let (old, mut new) = (vec![0; 20_000], vec![0; 20_000]);
+        assert!(differing(&old, &new, 4000).is_empty());
+        new[90..200].fill(1);
+        new[19_999] = 1;
+        assert_eq!(differing(&old, &new, 4000), [0..96 + 4096, 96 + 4 * 4096..20_000]);
     }
 }

@@ -143,6 +143,44 @@ fn what_is_there_already_is_not_fetched() {
 }
 
 #[test]
+fn a_disk_without_a_receipt_that_has_something_of_the_image_keeps_it() {
+    let (first, second) = (sample(512, 1), sample(512, 2));
+    let server = Server::start(&[&second]);
+    // As `ingot write` leaves it.
+    let disk = MemoryDisk::new(first.disk.clone(), 512);
+    let (result, events) = run(&server, &second, &disk);
+    result.unwrap();
+    assert_installed(&disk, &second);
+    let (image, present, fetch) = planned(&events);
+    assert!(image - present < 420_000 && present > 1_000_000, "{present} of {image}");
+    assert_eq!(server.take_pack_bytes(), fetch);
+}
+
+#[test]
+fn an_update_writes_the_blocks_that_differ() {
+    let first = sample(512, 1);
+    let mut changed = first.disk.clone();
+    (3 << 20..4 << 20).step_by(9001).for_each(|at| changed[at..at + 30].fill(0x11));
+    let second = Sample::cut(changed, first.envelope.clone());
+    let server = Server::start(&[&first, &second]);
+    let disk = old_disk();
+    run(&server, &first, &disk).0.unwrap();
+    let (result, events) = run(&server, &second, &disk);
+    result.unwrap();
+    assert_installed(&disk, &second);
+    let blocks = first.disk.chunks(4096).zip(second.disk.chunks(4096));
+    let differ = blocks.filter(|(old, new)| old != new).count() as u64 * 4096;
+    let (head, tail) = (1 << 19, 7 << 20);
+    let ends = [&second.disk[..head], &second.disk[tail..]];
+    let full = ends.iter().flat_map(|end| end.chunks(4096).filter(|block| *block != [0; 4096]));
+    // This disk zeroes a range by writing all of it; the slot is 64 KiB.
+    let begun = head as u64 + (1 << 20) + (1 << 16);
+    let (_, _, written) = ended(&events, Step::Transfer);
+    let most = begun + full.count() as u64 * 4096 + differ;
+    assert!(differ > 400_000 && written <= most, "{written} for {differ}, at most {most}");
+}
+
+#[test]
 fn what_cannot_be_read_of_the_old_disk_is_written_anew() {
     let (first, second) = (sample(512, 1), sample(512, 2));
     let server = Server::start(&[&first, &second]);

@@ -101,3 +101,24 @@ fn an_update_never_boots_half_an_os() {
     run(&server, &first, &disk).unwrap();
     cut_everywhere(&disk.bytes_now(), &second, &server);
 }
+
+#[test]
+fn after_a_power_cut_only_what_is_missing_is_fetched() {
+    let new = sample(512, 1);
+    let server = Server::start(&[&new]);
+    let old = vec![0x5a; new.disk.len()];
+    let disk = MemoryDisk::new(old.clone(), 512);
+    run(&server, &new, &disk).unwrap();
+    let (whole, writes) = (server.take_pack_bytes(), disk.writes());
+    // At the very last write, then at the first that the seal does: all content is there.
+    for before_the_end in [1, 4] {
+        let disk = MemoryDisk::new(old.clone(), 512);
+        disk.cut_after(writes - before_the_end, Cut::KeepsAll);
+        run(&server, &new, &disk).unwrap_err();
+        disk.power_on();
+        server.take_pack_bytes();
+        run(&server, &new, &disk).unwrap();
+        let again = server.take_pack_bytes();
+        assert!(again < 60_000 && whole > 1_000_000, "{again} of {whole}");
+    }
+}

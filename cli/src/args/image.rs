@@ -81,8 +81,10 @@ pub enum Format {
 
 /// Write an image to a disk of this computer
 ///
-/// Shows what it is going to do, then writes the image, reads everything back past the cache and
-/// compares. Mounted disks, and disks whose partitions are mounted, are refused. A block device is
+/// Compares the disk with the image, shows what it is going to do, writes what differs, reads
+/// everything back past the cache and compares. On a disk that holds a related image, such as an
+/// older version, only the blocks that differ are written, and only their chunks are read from the
+/// store. Mounted disks, and disks whose partitions are mounted, are refused. A block device is
 /// written only with --yes: everything on it will be lost.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -95,7 +97,7 @@ pub struct Write {
     pub reference: Reference,
     /// Disk to write to: a block device, or an existing file that stands for one
     pub device: PathBuf,
-    /// Show the plan and stop
+    /// Show the plan and stop; reads as much of the disk as the image has, if it has any of it
     #[arg(long)]
     pub plan: bool,
     /// Go ahead although everything on the block device will be lost

@@ -1,19 +1,19 @@
 //! `write`: an image onto a disk of this computer.
 
-use std::sync::Arc;
+use std::fs::File;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use futures::TryStreamExt;
 use serde::Serialize;
 use store_format::Envelope;
-use store_repo::{ImageDetails, Repo};
+use store_repo::{ImageDetails, OpenImage, ReadError};
 use wire::{Digest, Reference};
 
 use super::store::open;
 use crate::args::image::Write;
 use crate::context::Context;
-use crate::disk::{self, Disk, Writer};
+use crate::disk::{self, Disk, Ends, How, Lack, Medium as _, Writer, Written};
 use crate::exit::{Code, Failure};
 use crate::fault::Doing;
 use crate::render::Out;
@@ -26,7 +26,7 @@ use crate::render::sheet::Sheet;
 struct Plan<'a> {
     reference: &'a Reference,
     image: Digest,
-    /// Bytes of the image, all of which are written.
+    /// Bytes of the image.
     image_bytes: u64,
     /// Of these, bytes that are not zeros.
     data_bytes: u64,
@@ -37,6 +37,36 @@ struct Plan<'a> {
     disk: Disk,
 }
 
+/// What the disk has of the image, and what it takes to bring the rest.
+#[derive(Debug, Serialize)]
+struct Work {
+    /// Bytes of the image that are right in their place, and stay.
+    present_bytes: u64,
+    /// Bytes of the image that are written unless they turn out to be right:
+    /// where a chunk differs, its blocks are compared.
+    write_bytes: u64,
+    /// Bytes read from the store.
+    fetch_bytes: u64,
+    /// Requests to the store.
+    requests: u64,
+    #[serde(skip)]
+    lack: Lack,
+    #[serde(skip)]
+    fetch: store_format::Plan,
+}
+
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    plan: &'a Plan<'a>,
+    #[serde(flatten)]
+    work: &'a Work,
+    /// Only once it is done.
+    #[serde(flatten)]
+    written: Option<Written>,
+}
+
 /// `ingot write`.
 pub async fn write(args: &Write, context: &Context) -> anyhow::Result<()> {
     let what = || format!("cannot write {} to {}", args.reference, args.device.display());
@@ -44,31 +74,41 @@ pub async fn write(args: &Write, context: &Context) -> anyhow::Result<()> {
     let digest = repo.resolve(&args.reference).await.doing(what)?;
     let image = repo.details(&digest).await.doing(what)?;
     let plan = plan(args, &image).with_context(what)?;
-    if args.plan && context.out.json {
-        return context.out.document(&plan);
-    }
-    if args.plan {
-        return context.out.lines(plan_lines(&plan, &context.out));
-    }
-    plan_lines(&plan, &context.out).iter().for_each(|line| context.out.note(line));
-    if plan.disk.block_device && !args.yes {
+    let say = |lines: Vec<String>| lines.iter().for_each(|line| context.out.note(line));
+    if plan.disk.block_device && !args.yes && !args.plan {
+        say(plan_lines(&plan, None, &context.out));
         let device = args.device.display();
         return Err(Failure::new(Code::Refused, format!("everything on {device} would be lost"))
             .next("look at it with --plan; go ahead with --yes"))
         .with_context(what);
     }
-    perform(&repo, &image, &plan, context).await.with_context(what)?;
-    if context.out.json {
-        return context.out.document(&plan);
+    let file = match args.plan {
+        true => disk::open_to_read(&plan.disk),
+        false => disk::open(&plan.disk),
+    };
+    let source = repo.open_image(&digest).await.doing(what)?;
+    let (file, work) =
+        look(file.with_context(what)?, &source, &image, &plan, context).await.with_context(what)?;
+    let mut written = None;
+    if !args.plan {
+        say(plan_lines(&plan, Some(&work), &context.out));
+        let done = perform(file, &source, &image, &plan, &work, context).await;
+        written = Some(done.with_context(what)?);
     }
-    Ok(())
+    source.close().await;
+    match (context.out.json, args.plan) {
+        (true, _) => context.out.document(&Document { plan: &plan, work: &work, written }),
+        (false, true) => context.out.lines(plan_lines(&plan, Some(&work), &context.out)),
+        (false, false) => Ok(()),
+    }
 }
 
 fn plan<'a>(args: &'a Write, image: &ImageDetails) -> anyhow::Result<Plan<'a>> {
     let disk = disk::inspect(&args.device)?;
     let image_bytes = image.envelope.disk_bytes;
     let behind_bytes = fits(&disk, &image.envelope)?;
-    let cleared_bytes = disk::cleared_bytes(disk.size_bytes, image_bytes);
+    let cleared = Ends::of(disk.size_bytes, &image.envelope).cleared;
+    let cleared_bytes = cleared.end - cleared.start;
     Ok(Plan {
         reference: &args.reference,
         image: image.digest,
@@ -103,7 +143,7 @@ fn fits(disk: &Disk, image: &Envelope) -> Result<u64, Failure> {
     })
 }
 
-fn plan_lines(plan: &Plan<'_>, out: &Out) -> Vec<String> {
+fn plan_lines(plan: &Plan<'_>, work: Option<&Work>, out: &Out) -> Vec<String> {
     let mut sheet = Sheet::default();
     sheet.entry("image", format!("{} ({})", plan.reference, plan.image.short()));
     let model = plan.disk.model.as_deref().map_or_else(String::new, |model| format!(", {model}"));
@@ -111,8 +151,11 @@ fn plan_lines(plan: &Plan<'_>, out: &Out) -> Vec<String> {
     let disk = size(plan.disk.size_bytes);
     sheet.entry("disk", format!("{}: {disk}{model}{kind}", plan.disk.path.display()));
     let zeros = plan.image_bytes.saturating_sub(plan.data_bytes);
-    sheet
-        .entry("writes", format!("{} of content, {} of zeros", size(plan.data_bytes), size(zeros)));
+    let content = format!("{} of content, {} of zeros", size(plan.data_bytes), size(zeros));
+    match work {
+        None => sheet.entry("writes", content),
+        Some(work) => work_entries(&mut sheet, &content, work),
+    }
     if plan.cleared_bytes > 0 {
         let cleared = size(plan.cleared_bytes);
         sheet.entry("clears", format!("the last {cleared}: an old partition table may be there"));
@@ -124,42 +167,118 @@ fn plan_lines(plan: &Plan<'_>, out: &Out) -> Vec<String> {
     sheet.lines(out)
 }
 
-async fn perform(
-    repo: &Arc<Repo>,
+fn work_entries(sheet: &mut Sheet, content: &str, work: &Work) {
+    sheet.entry("holds", content);
+    sheet.entry("keeps", format!("{} that the disk has in place", size(work.present_bytes)));
+    let most = if work.lack.related { "at most " } else { "" };
+    sheet.entry("writes", format!("{most}{}", size(work.write_bytes)));
+    let requests = work.requests;
+    let plural = if requests == 1 { "" } else { "s" };
+    let fetch = size(work.fetch_bytes);
+    sheet.entry("reads", format!("{fetch} from the store, in {requests} request{plural}"));
+}
+
+/// Compares the disk with the image; gives the disk back. On a thread of its
+/// own, so that Ctrl-C is heard.
+async fn look(
+    file: File,
+    source: &OpenImage,
     image: &ImageDetails,
     plan: &Plan<'_>,
     context: &Context,
-) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let total = Some(plan.image_bytes);
+) -> anyhow::Result<(File, Work)> {
     let reporter = Reporter::new(&context.out);
-    let mut pieces = repo.read(&image.digest).await.doing(|| "cannot read the image")?;
-    let mut writer = {
-        let file = disk::open(&plan.disk)?;
-        Writer::begin(file, plan.disk.size_bytes, &image.envelope)?
+    reporter.step("comparing with what is on the disk");
+    let (envelope, table) = (image.envelope.clone(), source.table.clone());
+    let (disk_bytes, image_bytes) = (plan.disk.size_bytes, plan.image_bytes);
+    let looked = tokio::task::spawn_blocking(move || {
+        let progress = |done| reporter.bytes(done, Some(image_bytes));
+        // Only what is on the medium counts.
+        file.settle().context("cannot empty the cache")?;
+        let lack = disk::compare(&file, disk_bytes, &envelope, &table, &progress);
+        reporter.finish();
+        anyhow::Ok((file, lack))
+    });
+    let (file, lack) =
+        looked.await.context("comparing ended in the middle; please report this")??;
+    let fetch = store_format::Plan::of(lack.chunks(), &source.locations)
+        .map_err(ReadError::from)
+        .doing(|| "cannot read the image")?;
+    let work = Work {
+        present_bytes: lack.present_bytes,
+        write_bytes: image_bytes - lack.present_bytes,
+        fetch_bytes: fetch.wire_bytes,
+        requests: fetch.ranges.len() as u64,
+        lack,
+        fetch,
     };
-    reporter.step("writing");
-    while let Some(piece) = pieces.try_next().await.doing(|| "cannot read the image")? {
-        writer.write(&piece)?;
-        reporter.bytes(writer.done_bytes(), total);
-    }
+    Ok((file, work))
+}
+
+async fn perform(
+    file: File,
+    source: &OpenImage,
+    image: &ImageDetails,
+    plan: &Plan<'_>,
+    work: &Work,
+    context: &Context,
+) -> anyhow::Result<Written> {
+    let began = Instant::now();
+    let reporter = Reporter::new(&context.out);
+    let writer = match work.lack.nothing {
+        true => Writer::already(file, &image.envelope),
+        false => transfer(file, source, image, plan, work, &reporter).await?,
+    };
     reporter.step("reading back and comparing");
     // On a thread of its own, so that Ctrl-C is still heard.
-    let envelope = image.envelope.clone();
-    let reporter = tokio::task::spawn_blocking(move || {
-        writer.seal(&envelope, &|done| reporter.bytes(done, total)).map(|()| reporter)
-    })
-    .await
-    .context("comparing ended in the middle; please report this")??;
-    reporter.finish();
+    let (envelope, total) = (image.envelope.clone(), Some(plan.image_bytes));
+    let sealed = tokio::task::spawn_blocking(move || {
+        let written = writer.seal(&envelope, &|done| reporter.bytes(done, total))?;
+        reporter.finish();
+        anyhow::Ok(written)
+    });
+    let written = sealed.await.context("comparing ended in the middle; please report this")??;
     let (took, path) = (began.elapsed(), plan.disk.path.display());
     context.out.note(format!(
-        "{path} is {} now, every byte read back and compared: {}, {}",
+        "{path} is {} now, every byte read back and compared: {} written, {}, {}",
         plan.reference,
+        size(written.written_bytes),
         duration(took),
         rate(plan.image_bytes, took)
     ));
-    Ok(())
+    Ok(written)
+}
+
+/// Writes what the disk lacks.
+async fn transfer(
+    file: File,
+    source: &OpenImage,
+    image: &ImageDetails,
+    plan: &Plan<'_>,
+    work: &Work,
+    reporter: &Reporter,
+) -> anyhow::Result<Writer<File>> {
+    let ends = Ends::of(plan.disk.size_bytes, &image.envelope);
+    let how = if work.lack.related { How::Changed } else { How::Whole };
+    let mut writer = Writer::begin(file, ends, how)?;
+    reporter.step("writing");
+    let mut done_bytes = 0;
+    let mut done = |bytes: u64| {
+        done_bytes += bytes;
+        reporter.bytes(done_bytes, Some(work.write_bytes));
+    };
+    for hole in &work.lack.holes {
+        writer.zeros(hole)?;
+        done(hole.end - hole.start);
+    }
+    let mut chunks = source.fetch(&work.fetch);
+    while let Some(fetched) = chunks.try_next().await.doing(|| "cannot read the image")? {
+        for at in work.lack.places(fetched.chunk) {
+            writer.data(at, &fetched.bytes)?;
+            done(fetched.bytes.len() as u64);
+        }
+    }
+    Ok(writer)
 }
 
 #[cfg(test)]

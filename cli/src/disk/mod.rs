@@ -1,6 +1,10 @@
 //! A disk of this computer that an image shall be written to: what it is, and
 //! why it must not be touched.
 
+mod compare;
+mod medium;
+#[cfg(test)]
+mod testing;
 mod usage;
 mod write;
 
@@ -14,8 +18,10 @@ use rustix::fs::{major, minor};
 use serde::Serialize;
 
 use crate::exit::{Code, Failure};
+pub use compare::{Lack, compare};
+pub use medium::{How, Medium};
 use usage::Number;
-pub use write::{Writer, cleared_bytes};
+pub use write::{Ends, Writer, Written};
 
 /// A disk that may be written to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -85,6 +91,14 @@ pub fn open(disk: &Disk) -> anyhow::Result<File> {
     options.open(&disk.path).with_context(|| {
         Failure::new(Code::Refused, format!("cannot claim {} for writing", disk.path.display()))
             .next("something else uses it, or you lack the permission: try as root")
+    })
+}
+
+/// Opens the disk for looking at it.
+pub fn open_to_read(disk: &Disk) -> anyhow::Result<File> {
+    File::open(&disk.path).with_context(|| {
+        Failure::new(Code::Refused, format!("cannot read {}", disk.path.display()))
+            .next("you lack the permission: try as root")
     })
 }
 

@@ -4,134 +4,163 @@
 //! back to the second partition table, its last. Both are zero from the first
 //! write on, and the image's own come last, after everything else was read back
 //! and compared: a disk whose writing was interrupted never boots half an OS.
+//! The very first sector is cleared first and written last, each alone, because
+//! a disk writes a sector whole or not at all.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use anyhow::{Context as _, bail};
-use rustix::fs::{Advice, fadvise};
+use serde::Serialize;
 use store_format::{Envelope, region};
-use store_repo::Piece;
 
+use super::medium::{BUFFER, How, Medium, Pen};
 use crate::exit::{Code, Failure};
 
 /// What is cleared and withheld at either end until the rest is proven: boot
 /// code and partition tables.
 const EDGE: u64 = 1 << 20;
-/// Bytes moved at a time.
-const BUFFER: usize = 1 << 20;
-static ZEROS: [u8; BUFFER] = [0; BUFFER];
+
+/// The ends of a disk that gets an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ends {
+    /// First sector of the image.
+    sector: u64,
+    /// Its first MiB, as far as it has one.
+    head: Range<u64>,
+    /// Its last MiB, without what is in the head.
+    tail: Range<u64>,
+    /// What of the disk's last MiB the image does not reach, where an old
+    /// second partition table may be.
+    pub cleared: Range<u64>,
+}
+
+impl Ends {
+    /// The ends of a disk of `disk_bytes`, which are no fewer than the image's.
+    pub fn of(disk_bytes: u64, envelope: &Envelope) -> Ends {
+        let image_bytes = envelope.disk_bytes;
+        let head = 0..EDGE.min(image_bytes);
+        let tail = head.end.max(image_bytes.saturating_sub(EDGE))..image_bytes;
+        let cleared = image_bytes.max(disk_bytes.saturating_sub(EDGE))..disk_bytes;
+        Ends { sector: head.end.min(envelope.sector_bytes.into()), head, tail, cleared }
+    }
+
+    /// Whether something of a range is withheld.
+    pub fn touch(&self, range: &Range<u64>) -> bool {
+        range.start < self.head.end || range.end > self.tail.start
+    }
+}
 
 /// One image on its way to a disk.
 #[derive(Debug)]
-pub struct Writer {
-    file: File,
+pub struct Writer<M> {
+    pen: Pen<M>,
+    /// How data is written.
+    how: How,
+    ends: Ends,
     head: Vec<u8>,
     tail: Vec<u8>,
-    /// Where in the image the tail begins.
-    tail_start: u64,
-    done_bytes: u64,
+    /// Bytes written to clear the ends.
+    cleared_bytes: u64,
 }
 
-/// Bytes behind an image that are cleared: the part of the disk's last MiB that
-/// the image does not reach, where an old second partition table may be.
-pub fn cleared_bytes(disk_bytes: u64, image_bytes: u64) -> u64 {
-    disk_bytes.saturating_sub(image_bytes).min(EDGE)
+/// What writing an image took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Written {
+    /// Bytes written, what was cleared first included.
+    pub written_bytes: u64,
+    /// Bytes of the image that were there already, or zero once the ends were
+    /// cleared.
+    pub skipped_bytes: u64,
 }
 
-impl Writer {
-    /// Makes the disk of `disk_bytes` unbootable; from here on it is the image's.
-    pub fn begin(file: File, disk_bytes: u64, envelope: &Envelope) -> anyhow::Result<Writer> {
-        let image_bytes = envelope.disk_bytes;
-        let head = vec![0; usize::try_from(EDGE.min(image_bytes))?];
-        let tail = vec![0; usize::try_from(EDGE.min(image_bytes - head.len() as u64))?];
-        let tail_start = image_bytes - tail.len() as u64;
-        let writer = Writer { file, head, tail, tail_start, done_bytes: 0 };
-        writer.clear(disk_bytes).context("cannot clear the first and the last MiB")?;
+impl<M: Medium> Writer<M> {
+    /// Makes the disk unbootable; from here on it is the image's.
+    pub fn begin(medium: M, ends: Ends, how: How) -> anyhow::Result<Writer<M>> {
+        let zeros =
+            |range: &Range<u64>| usize::try_from(range.end - range.start).map(|n| vec![0; n]);
+        let (head, tail) = (zeros(&ends.head)?, zeros(&ends.tail)?);
+        let mut writer = Writer { pen: Pen::new(medium), how, ends, head, tail, cleared_bytes: 0 };
+        writer.clear().context("cannot clear the first and the last MiB")?;
+        writer.cleared_bytes = writer.pen.written_bytes;
         Ok(writer)
     }
 
-    fn clear(&self, disk_bytes: u64) -> io::Result<()> {
-        self.file.write_all_at(&self.head, 0)?;
-        self.file.write_all_at(&self.tail, self.tail_start)?;
-        self.zeros(disk_bytes.saturating_sub(EDGE)..disk_bytes)?;
-        self.file.sync_data()
+    /// A disk that is the image already: nothing is withheld, all is proven.
+    pub fn already(medium: M, envelope: &Envelope) -> Writer<M> {
+        let end = envelope.disk_bytes;
+        let ends = Ends { sector: 0, head: 0..0, tail: end..end, cleared: end..end };
+        let (pen, head, tail) = (Pen::new(medium), Vec::new(), Vec::new());
+        Writer { pen, how: How::Changed, ends, head, tail, cleared_bytes: 0 }
     }
 
-    /// Bytes of the image dealt with so far.
-    pub fn done_bytes(&self) -> u64 {
-        self.done_bytes
-    }
-
-    /// Writes one piece. Holes become zeros: what was on the disk must not
-    /// show through.
-    pub fn write(&mut self, piece: &Piece) -> anyhow::Result<()> {
-        let (offset, bytes) = match piece {
-            Piece::Data { offset, bytes } => (*offset, bytes.len() as u64),
-            Piece::Hole { offset, bytes } => (*offset, *bytes),
-        };
-        match piece {
-            Piece::Data { bytes, .. } => self.data(offset, bytes),
-            Piece::Hole { .. } => {
-                let head = self.head.len() as u64;
-                self.zeros(offset.max(head)..self.tail_start.min(offset + bytes))
-            }
+    fn clear(&mut self) -> io::Result<()> {
+        let Ends { sector, head, tail, cleared } = self.ends.clone();
+        self.pen.zeros(0..sector, How::Changed)?;
+        self.pen.medium.settle()?;
+        for range in [sector..head.end, tail, cleared] {
+            self.pen.zeros(range, How::Changed)?;
         }
-        .with_context(|| format!("cannot write at byte {offset}"))?;
-        self.done_bytes = offset + bytes;
-        Ok(())
+        self.pen.medium.settle()
     }
 
-    fn data(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let until = |edge: u64| usize::try_from(edge.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let (rest, tail) = bytes.split_at(bytes.len().min(until(self.tail_start)));
-        let (head, rest) = rest.split_at(rest.len().min(until(self.head.len() as u64)));
-        withhold(&mut self.head, offset, head)?;
-        let tail_offset = (offset + (head.len() + rest.len()) as u64).max(self.tail_start);
-        withhold(&mut self.tail, tail_offset - self.tail_start, tail)?;
-        self.file.write_all_at(rest, offset + head.len() as u64)
+    /// Writes the bytes of a chunk.
+    pub fn data(&mut self, at: u64, bytes: &[u8]) -> anyhow::Result<()> {
+        self.spread(at, bytes).with_context(|| format!("cannot write at byte {at}"))
     }
 
-    fn zeros(&self, range: Range<u64>) -> io::Result<()> {
-        let mut at = range.start;
-        while at < range.end {
-            let len = usize::try_from(range.end - at).map_or(BUFFER, |left| left.min(BUFFER));
-            self.file.write_all_at(&ZEROS[..len], at)?;
-            at += len as u64;
-        }
-        Ok(())
+    fn spread(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let Ends { head, tail, .. } = &self.ends;
+        let until = |edge: u64| usize::try_from(edge.saturating_sub(at)).unwrap_or(usize::MAX);
+        let (rest, last) = bytes.split_at(bytes.len().min(until(tail.start)));
+        let (first, rest) = rest.split_at(rest.len().min(until(head.end)));
+        withhold(&mut self.head, at, first)?;
+        let last_at = (at + (first.len() + rest.len()) as u64).max(tail.start);
+        withhold(&mut self.tail, last_at - tail.start, last)?;
+        self.pen.put(rest, at + first.len() as u64, self.how)
+    }
+
+    /// Writes zeros: what was on the disk must not show through.
+    pub fn zeros(&mut self, range: &Range<u64>) -> anyhow::Result<()> {
+        let between = range.start.max(self.ends.head.end)..range.end.min(self.ends.tail.start);
+        let written = self.pen.zeros(between, How::Whole);
+        written.with_context(|| format!("cannot write zeros at byte {}", range.start))
     }
 
     /// Reads everything back past the cache and compares, then writes the last
     /// MiB and the first, and proves them too. `progress` is told the bytes
     /// compared.
-    pub fn seal(self, envelope: &Envelope, progress: &dyn Fn(u64)) -> anyhow::Result<()> {
+    pub fn seal(mut self, envelope: &Envelope, progress: &dyn Fn(u64)) -> anyhow::Result<Written> {
         self.settle()?;
         self.compare(envelope, progress)?;
-        self.edge("the image's last MiB", &self.tail, self.tail_start)?;
-        self.edge("the first MiB", &self.head, 0)
+        let (head, tail) = (std::mem::take(&mut self.head), std::mem::take(&mut self.tail));
+        let (sector, rest) = head.split_at(usize::try_from(self.ends.sector)?);
+        self.edge("the image's last MiB", &tail, self.ends.tail.start)?;
+        self.edge("the first MiB", rest, self.ends.sector)?;
+        self.edge("the first sector", sector, 0)?;
+        let written_bytes = self.pen.written_bytes;
+        let image_bytes = written_bytes - self.cleared_bytes;
+        Ok(Written { written_bytes, skipped_bytes: envelope.disk_bytes - image_bytes })
     }
 
     /// Writes what was withheld and proves it.
-    fn edge(&self, name: &str, bytes: &[u8], at: u64) -> anyhow::Result<()> {
-        self.file.write_all_at(bytes, at).with_context(|| format!("cannot write {name}"))?;
+    fn edge(&mut self, name: &str, bytes: &[u8], at: u64) -> anyhow::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.pen.put(bytes, at, How::Changed).with_context(|| format!("cannot write {name}"))?;
         self.settle()?;
         let mut found = vec![0; bytes.len()];
-        self.file
-            .read_exact_at(&mut found, at)
-            .with_context(|| format!("cannot read {name} back"))?;
+        let read = self.pen.medium.read(&mut found, at);
+        read.with_context(|| format!("cannot read {name} back"))?;
         if found != bytes {
             bail!(differs(name));
         }
         Ok(())
     }
 
-    /// Everything is on the medium, and the next read comes from there.
     fn settle(&self) -> anyhow::Result<()> {
-        self.file.sync_all().context("cannot bring the data to the disk")?;
-        fadvise(&self.file, 0, None, Advice::DontNeed).context("cannot empty the cache")
+        self.pen.medium.settle().context("cannot bring the data to the disk")
     }
 
     fn compare(&self, envelope: &Envelope, progress: &dyn Fn(u64)) -> anyhow::Result<()> {
@@ -141,7 +170,7 @@ impl Writer {
             let end = region.start + region.bytes;
             let mut at = region.start;
             while at < end {
-                let edges = [self.head.len() as u64, self.tail_start];
+                let edges = [self.ends.head.end, self.ends.tail.start];
                 let edge = edges.into_iter().find(|edge| at < *edge).unwrap_or(end).min(end);
                 let len = usize::try_from(edge - at).map_or(BUFFER, |left| left.min(BUFFER));
                 self.read(&mut buffer[..len], at)
@@ -159,10 +188,11 @@ impl Writer {
 
     /// What is on the disk, or still withheld.
     fn read(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let Ends { head, tail, .. } = &self.ends;
         let (withheld, from) = match at {
-            at if at < self.head.len() as u64 => (&self.head, at),
-            at if at < self.tail_start => return self.file.read_exact_at(buffer, at),
-            at => (&self.tail, at - self.tail_start),
+            at if at < head.end => (&self.head, at),
+            at if at < tail.start => return self.pen.medium.read(buffer, at),
+            at => (&self.tail, at - tail.start),
         };
         let start = usize::try_from(from).map_err(io::Error::other)?;
         buffer.copy_from_slice(
@@ -190,145 +220,173 @@ fn differs(what: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use store_format::Region;
     use wire::Digest;
 
     use super::*;
+    use crate::disk::testing::{Cut, MIB, Platter, Sample, noise};
 
-    /// Three regions over 4 MiB, two across an edge of what is withheld.
-    fn envelope(disk: &[u8]) -> Envelope {
-        let mib = 1 << 20;
-        let region = |name: &str, range: Range<usize>| Region {
-            name: name.to_owned(),
-            start: range.start as u64,
-            bytes: range.len() as u64,
-            partition: None,
-            digest: region::digest(&disk[range]),
-        };
-        let regions =
-            vec![region("a", 0..4096), region("b", 4096..2 * mib), region("c", 2 * mib..4 * mib)];
-        Envelope {
-            format: store_format::envelope::FORMAT.to_owned(),
-            disk_bytes: disk.len() as u64,
-            sector_bytes: 512,
-            table: None,
-            regions,
-            grow: None,
-            boot: None,
-            configuration: Default::default(),
-            provenance: Default::default(),
-        }
-    }
-
-    fn content() -> Vec<u8> {
-        let mut disk: Vec<u8> =
-            (0..4_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    /// Boot code, tables at both ends, content, and a hole.
+    fn content(seed: u32) -> Vec<u8> {
+        let mut disk = noise(seed, 4 * MIB);
+        disk[20_000..1_100_000].fill(0);
         disk[1_500_000..2_500_000].fill(0);
+        disk[4 * MIB - 500_000..4 * MIB - 10_000].fill(0);
         disk
     }
 
-    fn pieces(disk: &[u8]) -> Vec<Piece> {
-        let data = |range: Range<usize>| Piece::Data {
-            offset: range.start as u64,
-            bytes: Bytes::copy_from_slice(&disk[range]),
-        };
-        vec![
-            data(0..1_000_000),
-            data(1_000_000..1_500_000),
-            Piece::Hole { offset: 1_500_000, bytes: 1_000_000 },
-            data(2_500_000..3_000_000),
-            data(3_000_000..3_500_000),
-            data(3_500_000..disk.len()),
-        ]
-    }
-
-    fn target(len: usize) -> File {
-        let file = tempfile::tempfile().unwrap();
-        file.write_all_at(&vec![0xff; len], 0).unwrap();
-        file
-    }
-
-    const MIB: usize = 1 << 20;
-
-    fn begun(file: &File, envelope: &Envelope) -> Writer {
-        let bytes = file.metadata().unwrap().len();
-        Writer::begin(file.try_clone().unwrap(), bytes, envelope).unwrap()
-    }
-
-    fn found(file: &File, range: Range<usize>) -> Vec<u8> {
-        let mut found = vec![1; range.len()];
-        file.read_exact_at(&mut found, range.start as u64).unwrap();
-        found
-    }
-
-    fn zero(file: &File, range: Range<usize>) -> bool {
-        found(file, range).iter().all(|byte| *byte == 0)
+    fn is_zero(bytes: &[u8]) -> bool {
+        bytes.iter().all(|byte| *byte == 0)
     }
 
     #[test]
     fn what_was_written_is_the_image_and_old_bytes_do_not_show_through() {
-        let disk = content();
-        let envelope = envelope(&disk);
+        let image = Sample::new(content(1));
+        let len = image.disk.len();
         for behind in [0, 512, MIB, 3 * MIB] {
-            let file = target(disk.len() + behind);
-            let mut writer = begun(&file, &envelope);
-            pieces(&disk).iter().for_each(|piece| writer.write(piece).unwrap());
-            writer.seal(&envelope, &|_| {}).unwrap();
-            assert!(found(&file, 0..disk.len()) == disk, "{behind}");
-            let cleared = behind.min(MIB);
-            assert_eq!(
-                cleared_bytes((disk.len() + behind) as u64, disk.len() as u64),
-                cleared as u64
-            );
-            let left = disk.len()..disk.len() + behind - cleared;
-            assert!(found(&file, left.clone()).iter().all(|byte| *byte == 0xff), "{behind}");
-            assert!(zero(&file, left.end..disk.len() + behind), "{behind}");
+            let disk = Platter::new(vec![0xff; len + behind]);
+            image.install(&disk).unwrap();
+            let found = disk.content();
+            assert!(found[..len] == image.disk, "{behind}");
+            let cleared = len + behind - behind.min(MIB);
+            assert!(found[len..cleared].iter().all(|byte| *byte == 0xff), "{behind}");
+            assert!(is_zero(&found[cleared..]), "{behind}");
         }
     }
 
     #[test]
     fn images_too_small_for_two_edges_are_written_whole() {
-        for len in [4096, MIB, MIB + 4096, 2 * MIB] {
-            let disk = content()[..len].to_vec();
-            let mut envelope = envelope(&content());
-            envelope.disk_bytes = len as u64;
-            envelope.regions.truncate(1);
-            envelope.regions[0].bytes = len as u64;
-            envelope.regions[0].digest = region::digest(&disk);
-            let file = target(len + 512);
-            let mut writer = begun(&file, &envelope);
-            writer.write(&Piece::Data { offset: 0, bytes: disk.clone().into() }).unwrap();
-            writer.seal(&envelope, &|_| {}).unwrap();
-            assert!(found(&file, 0..len) == disk, "{len}");
+        for len in [512, 4096, MIB, MIB + 4096, 2 * MIB] {
+            let image = Sample::new(noise(3, len));
+            let disk = Platter::new(vec![0xff; len + 512]);
+            image.install(&disk).unwrap();
+            assert!(disk.content()[..len] == image.disk, "{len}");
         }
     }
 
     #[test]
     fn until_it_is_sealed_nothing_boots_from_it() {
-        let disk = content();
-        let file = target(disk.len() + 3 * MIB);
-        let mut writer = begun(&file, &envelope(&disk));
+        let image = Sample::new(content(1));
+        let len = image.disk.len();
+        let disk = Platter::new(vec![0xff; len + 3 * MIB]);
+        let lack = image.compare(&disk);
+        let mut writer = image.begin(&disk, How::Whole).unwrap();
         let ends = |when: &str| {
-            assert!(zero(&file, 0..MIB), "{when}: boot code and first table");
-            assert!(zero(&file, disk.len() - MIB..disk.len()), "{when}: the image's second table");
-            assert!(zero(&file, disk.len() + 2 * MIB..disk.len() + 3 * MIB), "{when}: the old one");
+            let found = disk.content();
+            assert!(is_zero(&found[..MIB]), "{when}: boot code and first table");
+            assert!(is_zero(&found[len - MIB..len]), "{when}: the image's second table");
+            assert!(is_zero(&found[len + 2 * MIB..]), "{when}: the old one");
         };
         ends("begun");
-        pieces(&disk).iter().for_each(|piece| writer.write(piece).unwrap());
+        image.write(&mut writer, &lack).unwrap();
         ends("written");
     }
 
     #[test]
     fn a_disk_that_loses_a_byte_is_found_out_and_stays_unbootable() {
-        let disk = content();
-        let mut envelope = envelope(&disk);
-        envelope.regions[2].digest = Digest([0; 32]);
-        let file = target(disk.len());
-        let mut writer = begun(&file, &envelope);
-        pieces(&disk).iter().for_each(|piece| writer.write(piece).unwrap());
-        let error = writer.seal(&envelope, &|_| {}).unwrap_err();
+        let mut image = Sample::new(content(1));
+        image.envelope.regions[2].digest = Digest([0; 32]);
+        let disk = Platter::new(vec![0xff; image.disk.len()]);
+        let error = image.install(&disk).unwrap_err();
         assert!(error.to_string().contains("region c"), "{error:?}");
-        assert!(zero(&file, 0..MIB) && zero(&file, disk.len() - MIB..disk.len()));
+        let found = disk.content();
+        assert!(is_zero(&found[..MIB]) && is_zero(&found[3 * MIB..]));
+    }
+
+    #[test]
+    fn over_a_related_image_only_blocks_that_differ_are_written() {
+        let old = Sample::new(content(1));
+        let mut new = content(1);
+        for at in (1_200_000..1_500_000).step_by(9000).chain((2_500_000..3_600_000).step_by(7000)) {
+            new[at..at + 100].fill(0xaa);
+        }
+        // What was a hole has data now, and data became a hole.
+        new[1_600_000..1_700_000].copy_from_slice(&noise(8, 100_000));
+        new[2_700_000..2_900_000].fill(0);
+        let new = Sample::new(new);
+        let blocks = || old.disk.chunks(4096).zip(new.disk.chunks(4096));
+        let differ = blocks().filter(|(old, new)| old != new).count() as u64 * 4096;
+        // The same boot code and tables, which are cleared and come back.
+        let is_end = |number: &usize| *number < MIB / 4096 || *number >= 3 * MIB / 4096;
+        let full = |number: usize| !is_zero(&old.disk[number * 4096..][..4096]);
+        let ends = (0..1024).filter(is_end).filter(|number| full(*number)).count() as u64 * 4096;
+        let (disk, mut still) = (Platter::new(old.disk.clone()), 0);
+        for (old, new) in blocks().take(3 * MIB / 4096).skip(MIB / 4096) {
+            still += if old == new { 0 } else { 4096 };
+        }
+        let written = new.install(&disk).unwrap();
+        assert!(disk.content() == new.disk);
+        let most = still + 2 * ends;
+        // Where a block lies in two chunks, only the part that differs is written.
+        assert!((most - 40 * 4096..=most).contains(&written.written_bytes), "{written:?} {most}");
+        assert!(differ > 900_000 && written.skipped_bytes > 4 * MIB as u64 - differ - 2 * ends);
+    }
+
+    #[test]
+    fn restoring_over_a_related_image_writes_at_most_a_twentieth_more_than_differs() {
+        let mut old = noise(1, 12 * MIB);
+        old[16 * 4096..MIB + 5000].fill(0);
+        old[11 * MIB - 5000..12 * MIB - 33 * 512].fill(0);
+        let mut new = old.clone();
+        (2 * MIB..10 * MIB).step_by(13_000).for_each(|at| new[at..at + 500].fill(7));
+        let blocks = old.chunks(4096).zip(new.chunks(4096));
+        let differ = blocks.filter(|(old, new)| old != new).count() as u64 * 4096;
+        let disk = Platter::new(old);
+        let new = Sample::new(new);
+        let written = new.install(&disk).unwrap().written_bytes;
+        assert!(disk.content() == new.disk);
+        assert!(written * 100 <= differ * 105, "{written} for {differ}");
+    }
+
+    #[test]
+    fn a_disk_that_is_the_image_already_is_read_and_not_written() {
+        let image = Sample::new(content(1));
+        let disk = Platter::new([&image.disk[..], &vec![0; MIB]].concat());
+        disk.cut_after(0, Cut::KeepsAll);
+        let written = image.install(&disk).unwrap();
+        assert_eq!((written.written_bytes, written.skipped_bytes), (0, 4 << 20));
+        // Something behind it that firmware might take for a table is cleared.
+        let disk = Platter::new([&image.disk[..], &vec![9; MIB]].concat());
+        assert!(image.install(&disk).unwrap().written_bytes > MIB as u64);
+        assert!(is_zero(&disk.content()[4 * MIB..]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_the_old_disk_is_written_anew() {
+        let image = Sample::new(content(1));
+        for at in [100, 1_300_000, 2_000_000, 4 * MIB - 1] {
+            let disk = Platter::new(image.disk.clone());
+            disk.fail_reads(at);
+            assert!(image.install(&disk).unwrap().written_bytes > 0, "{at}");
+            assert!(disk.content() == image.disk, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_power_cut_at_any_write_leaves_the_old_os_or_nothing_or_the_image() {
+        let new = Sample::new(content(1));
+        let mut related = new.disk.clone();
+        related[..3000].copy_from_slice(&noise(5, 3000));
+        related[1_200_000..1_400_000].copy_from_slice(&noise(6, 200_000));
+        related[2_000_000..2_100_000].fill(5);
+        let cuts =
+            [Cut::KeepsAll, Cut::LosesAll, Cut::KeepsSome, Cut::KeepsHalf, Cut::OnlyOtherHalf];
+        for (old, cut) in [content(2), related].iter().flat_map(|old| cuts.map(|cut| (old, cut))) {
+            for writes in 0.. {
+                let disk = Platter::new(old.clone());
+                disk.cut_after(writes, cut);
+                if new.install(&disk).is_ok() {
+                    assert!(writes > 8, "there were writes to cut");
+                    break;
+                }
+                disk.power_on();
+                let found = disk.content();
+                let boots = !is_zero(&found[..512]);
+                assert!(!boots || found == *old || found == new.disk, "{cut:?} at {writes}");
+                if cut == Cut::KeepsSome {
+                    new.install(&disk).unwrap();
+                    assert!(disk.content() == new.disk, "{cut:?} at {writes}, once more");
+                }
+            }
+        }
     }
 }

@@ -183,6 +183,48 @@ fn an_image_is_written_onto_a_file_that_stands_for_a_disk() {
     assert!(new[5 << 20..].iter().all(|byte| *byte == 0), "no old partition table at the end");
     let plan = world.ok(["write", "lab/web:1", "vm.raw", "--plan"]);
     assert!(plan.contains("the last 1.0 MiB") && plan.contains("2.0 MiB behind"), "{plan}");
+    assert!(plan.contains("3.0 MiB that the disk has in place"), "{plan}");
+}
+
+#[test]
+fn an_update_fetches_and_writes_what_differs() {
+    let world = World::new();
+    let first = noise(1, 8 << 20);
+    let mut second = first.clone();
+    second[3_000_000..3_000_500].fill(7);
+    world.file("first.raw", &first);
+    world.file("second.raw", &second);
+    world.ok(["import", "first.raw", "-t", "web:1"]);
+    world.ok(["import", "second.raw", "-t", "web:2"]);
+    world.file("vm.raw", vec![0; 8 << 20]);
+    let done = world.json(["write", "web:1", "vm.raw"]);
+    assert_eq!(done["present_bytes"], 0);
+    assert_eq!(
+        (&done["write_bytes"], &done["written_bytes"]),
+        (&done["image_bytes"], &done["image_bytes"])
+    );
+    assert_eq!(done["requests"], 1);
+
+    let plan = world.json(["write", "web:2", "vm.raw", "--plan"]);
+    let number = |of: &Value, key: &str| of[key].as_u64().unwrap();
+    assert_eq!(number(&plan, "present_bytes") + number(&plan, "write_bytes"), 8 << 20);
+    // Both ends and a chunk, whose neighbours may be cut anew.
+    assert!(number(&plan, "write_bytes") < (2 << 20) + 5 * 262_144, "{plan}");
+    assert!(number(&plan, "fetch_bytes") < (3 << 20) + 5 * 262_144, "{plan}");
+    assert!(plan["written_bytes"].is_null());
+    assert!(std::fs::read(world.path("vm.raw")).unwrap() == first, "a plan changes nothing");
+
+    let done = world.json(["write", "web:2", "vm.raw"]);
+    assert_eq!(done["fetch_bytes"], plan["fetch_bytes"]);
+    assert!(std::fs::read(world.path("vm.raw")).unwrap() == second);
+    // Two blocks at most, and the ends twice: cleared, and written at last.
+    assert!(number(&done, "written_bytes") <= (4 << 20) + 2 * 4096, "{done}");
+    assert_eq!(number(&done, "written_bytes") + number(&done, "skipped_bytes"), 10 << 20);
+
+    let again = world.json(["write", "web:2", "vm.raw"]);
+    for (key, bytes) in [("written_bytes", 0), ("fetch_bytes", 0), ("skipped_bytes", 8 << 20)] {
+        assert_eq!(again[key], bytes, "{key}");
+    }
 }
 
 #[test]

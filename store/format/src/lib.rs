@@ -25,7 +25,7 @@ pub use envelope::{
 };
 pub use locations::{Location, Locations};
 pub use pack::PackName;
-pub use plan::{PlanError, PlanLimits, RangeRequest};
+pub use plan::{Plan, PlanError, PlanLimits, RangeRequest};
 pub use table::{ChunkTable, Extent};
 
 /// The name of some plain bytes.

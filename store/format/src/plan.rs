@@ -1,29 +1,51 @@
-//! Turning wanted chunks into few large single ranges.
+//! What a reader asks of packs: few large single ranges that hold the chunks
+//! it lacks.
+//!
+//! A range costs its bytes and a request. [`Plan`] weighs the two: gaps that
+//! are cheaper than a request are read along at once, larger ones only while
+//! requests are small on average and what is read in vain stays a small share.
+
+use std::collections::HashSet;
+
+use serde::{Serialize, Serializer};
+use wire::Digest;
 
 use crate::locations::Locations;
 use crate::pack::PackName;
+use crate::table::ChunkTable;
+
+/// Bytes that a request brings on average in a plan that is good enough.
+pub const REQUEST_BYTES: u64 = 8 << 20;
+/// Most bytes of a range. Twice the average, because the last range of each
+/// pack is shorter. Whoever reads a range frame by frame keeps none of it.
+pub const RANGE_BYTES_MAX: u64 = 2 * REQUEST_BYTES;
+/// Unwanted bytes between two chunks that are always read along: what a request
+/// costs in time at 1 Gbit/s, about a millisecond.
+pub const GAP_BYTES: u64 = 128 << 10;
+/// Where a plan has more requests than it should, larger gaps are read along
+/// while all of them together stay below this part of what is wanted.
+pub const UNWANTED_PART: u64 = 8;
 
 /// How far ranges are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlanLimits {
-    /// Most unwanted bytes between two chunks of one range: what a request
-    /// costs in time, said in bytes.
+    /// Most unwanted bytes between two chunks of one range.
     pub gap_bytes_max: u64,
-    /// Most bytes of a range, unless one chunk alone is larger: what a reader
-    /// keeps in memory per request.
+    /// Most bytes of a range, unless one chunk alone is larger.
     pub range_bytes_max: u64,
 }
 
 impl Default for PlanLimits {
     fn default() -> PlanLimits {
-        PlanLimits { gap_bytes_max: 1 << 20, range_bytes_max: 8 << 20 }
+        PlanLimits { gap_bytes_max: GAP_BYTES, range_bytes_max: RANGE_BYTES_MAX }
     }
 }
 
 /// One range of one pack.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RangeRequest {
     /// The pack.
+    #[serde(serialize_with = "as_text")]
     pub pack: PackName,
     /// First byte.
     pub start: u64,
@@ -32,6 +54,83 @@ pub struct RangeRequest {
     /// The wanted chunks whose frames are in it, as indexes into
     /// [`Locations::chunks`], by rising offset.
     pub chunks: Vec<usize>,
+}
+
+impl RangeRequest {
+    /// Bytes of the range.
+    pub fn bytes(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+}
+
+fn as_text<S: Serializer>(pack: &PackName, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(pack)
+}
+
+/// What a reader asks for, and what that costs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The requests, by rising place in pack after pack.
+    pub ranges: Vec<RangeRequest>,
+    /// Distinct chunks that are wanted.
+    pub wanted_chunks: u64,
+    /// Bytes of their frames.
+    pub wanted_bytes: u64,
+    /// Bytes of the ranges: the frames and what lies between them.
+    pub wire_bytes: u64,
+}
+
+impl Plan {
+    /// The plan for an image by a reader that has some chunks already, for
+    /// example [`ChunkTable::ids`] of an image that it holds.
+    pub fn missing(
+        table: &ChunkTable,
+        have: &HashSet<Digest>,
+        locations: &Locations,
+    ) -> Result<Plan, PlanError> {
+        let chunks = table.distinct().enumerate();
+        let wanted = chunks.filter(|(_, (id, _))| !have.contains(id)).map(|(index, _)| index);
+        Plan::of(wanted, locations)
+    }
+
+    /// The plan for these chunks (indexes into [`Locations::chunks`]).
+    pub fn of(
+        wanted: impl Iterator<Item = usize>,
+        locations: &Locations,
+    ) -> Result<Plan, PlanError> {
+        let places = places(wanted, locations)?;
+        let mut limits = PlanLimits::default();
+        let mut plan = Plan::within(&places, limits);
+        while plan.has_small_requests() && limits.gap_bytes_max < limits.range_bytes_max {
+            limits.gap_bytes_max *= 2;
+            let wider = Plan::within(&places, limits);
+            if wider.unwanted_bytes() > wider.wanted_bytes / UNWANTED_PART {
+                break;
+            }
+            plan = wider;
+        }
+        Ok(plan)
+    }
+
+    fn within(places: &[Place], limits: PlanLimits) -> Plan {
+        let ranges = joined(places, limits);
+        let wire_bytes = ranges.iter().map(RangeRequest::bytes).sum();
+        Plan {
+            wanted_chunks: places.len() as u64,
+            wanted_bytes: places.iter().map(|place| place.end - place.start).sum(),
+            wire_bytes,
+            ranges,
+        }
+    }
+
+    fn has_small_requests(&self) -> bool {
+        self.ranges.len() as u64 > self.wire_bytes.div_ceil(REQUEST_BYTES)
+    }
+
+    /// Bytes that are read in vain.
+    pub fn unwanted_bytes(&self) -> u64 {
+        self.wire_bytes.saturating_sub(self.wanted_bytes)
+    }
 }
 
 /// Why there is no plan.
@@ -48,38 +147,67 @@ pub enum PlanError {
 }
 
 /// The ranges that hold the wanted chunks (indexes into [`Locations::chunks`];
-/// a repeated one is fetched once), by rising place in pack after pack.
+/// a repeated one is fetched once), by rising place in pack after pack, merged
+/// as far as the limits allow.
 pub fn ranges(
     wanted: impl Iterator<Item = usize>,
     locations: &Locations,
     limits: PlanLimits,
 ) -> Result<Vec<RangeRequest>, PlanError> {
+    Ok(joined(&places(wanted, locations)?, limits))
+}
+
+/// Where a wanted chunk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// Index of the pack in the list, which orders packs as they were written.
+    number: u32,
+    start: u64,
+    end: u64,
+    chunk: usize,
+    pack: PackName,
+}
+
+/// The places of wanted chunks, each once, in the order of the packs.
+fn places(
+    wanted: impl Iterator<Item = usize>,
+    locations: &Locations,
+) -> Result<Vec<Place>, PlanError> {
     let len = locations.chunks.len();
     let mut places = Vec::new();
-    for index in wanted {
-        let missing = PlanError::NoLocation { index, len };
-        let at = locations.chunks.get(index).ok_or(missing.clone())?;
+    for chunk in wanted {
+        let missing = PlanError::NoLocation { index: chunk, len };
+        let at = locations.chunks.get(chunk).ok_or(missing.clone())?;
         let pack = locations.pack(at).ok_or(missing)?;
-        places.push((at.pack, at.offset, index, pack, at.frame_len));
+        let end = at.offset.saturating_add(u64::from(at.frame_len));
+        places.push(Place { number: at.pack, start: at.offset, end, chunk, pack });
     }
     places.sort_unstable();
     places.dedup();
-    let mut requests: Vec<RangeRequest> = Vec::new();
-    for (_, start, index, pack, frame_len) in places {
-        let end = start.saturating_add(u64::from(frame_len));
-        match requests.last_mut() {
-            Some(last) if joins(last, pack, start, end, limits) => {
-                last.end = last.end.max(end);
-                last.chunks.push(index);
-            }
-            _ => requests.push(RangeRequest { pack, start, end, chunks: vec![index] }),
-        }
-    }
-    Ok(requests)
+    Ok(places)
 }
 
-fn joins(last: &RangeRequest, pack: PackName, start: u64, end: u64, limits: PlanLimits) -> bool {
-    last.pack == pack
-        && start.saturating_sub(last.end) <= limits.gap_bytes_max
-        && end.max(last.end) - last.start <= limits.range_bytes_max
+fn joined(places: &[Place], limits: PlanLimits) -> Vec<RangeRequest> {
+    let mut requests: Vec<RangeRequest> = Vec::new();
+    for place in places {
+        match requests.last_mut() {
+            Some(last) if joins(last, place, limits) => {
+                last.end = last.end.max(place.end);
+                last.chunks.push(place.chunk);
+            }
+            _ => requests.push(RangeRequest {
+                pack: place.pack,
+                start: place.start,
+                end: place.end,
+                chunks: vec![place.chunk],
+            }),
+        }
+    }
+    requests
+}
+
+fn joins(last: &RangeRequest, next: &Place, limits: PlanLimits) -> bool {
+    last.pack == next.pack
+        && next.start.saturating_sub(last.end) <= limits.gap_bytes_max
+        && next.end.max(last.end) - last.start <= limits.range_bytes_max
 }

@@ -123,6 +123,11 @@ impl ChunkTable {
             _ => None,
         })
     }
+
+    /// The ids of all chunks: what a reader has that holds this image.
+    pub fn ids(&self) -> HashSet<Digest> {
+        self.distinct().map(|(id, _)| id).collect()
+    }
 }
 
 fn sum(extents: &[Extent]) -> Option<u64> {

@@ -19,6 +19,7 @@
 mod check;
 mod database;
 mod export;
+mod fetch;
 mod garbage;
 mod images;
 mod index;
@@ -39,6 +40,7 @@ mod storage;
 
 pub use check::{CheckReport, Problem};
 pub use export::{ExportError, Exported};
+pub use fetch::{Fetched, OpenImage};
 pub use garbage::{GarbageError, GarbagePlan, GarbageReport, PackPlan};
 pub use images::{ImageDetails, ImageSummary, NameError};
 pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported, ImportedRegion};

@@ -177,7 +177,7 @@ impl Reading {
                 wanted.push(*self.numbers.get(id).ok_or(ReadError::Chunk { id: *id })?);
             }
         }
-        let limits = PlanLimits { gap_bytes_max: GAP_BYTES, ..PlanLimits::default() };
+        let limits = PlanLimits { gap_bytes_max: GAP_BYTES, range_bytes_max: WINDOW_BYTES };
         let requests = plan::ranges(wanted.into_iter(), &self.locations, limits)?;
         let mut fetched = Vec::with_capacity(requests.len());
         for request in requests {
@@ -235,7 +235,7 @@ pub(crate) fn damaged(pack: &PackName, offset: u64, source: FrameError) -> ReadE
 }
 
 /// The plain bytes of the chunk that a frame must be of.
-fn open_frame(
+pub(crate) fn open_frame(
     opener: &mut Opener,
     id: &Digest,
     plain_len: u32,

@@ -1,8 +1,10 @@
 //! Plans: few ranges, every wanted chunk once, limits kept; and region digests.
 use proptest::prelude::*;
-use store_format::plan::ranges;
+use store_format::plan::{GAP_BYTES, RANGE_BYTES_MAX, UNWANTED_PART, ranges};
 use store_format::region::{BLOCK, Hasher, digest};
-use store_format::{Location, Locations, PackName, PlanError, PlanLimits, digest_of};
+use store_format::{
+    ChunkTable, Extent, Location, Locations, PackName, Plan, PlanError, PlanLimits, digest_of,
+};
 
 /// Frames that follow each other in packs, as writers put them.
 fn locations(frames: &[(u32, u32)]) -> Locations {
@@ -32,11 +34,84 @@ fn neighbours_are_one_range_and_far_ones_are_not() {
     assert_eq!(error, PlanError::NoLocation { index: 5, len: 5 });
 }
 
+const MIB: u64 = 1 << 20;
+
+/// An image over several packs: chunk `n` is `frame_len` bytes, packs are full at 64 MiB.
+fn image(chunks: u32, frame_len: impl Fn(u32) -> u32) -> Locations {
+    let (mut pack, mut offset) = (0, 16);
+    let mut list = Locations::default();
+    for chunk in 0..chunks {
+        let frame_len = frame_len(chunk);
+        if offset + u64::from(frame_len) > 64 * MIB {
+            (pack, offset) = (pack + 1, 16);
+        }
+        list.chunks.push(Location { pack, offset, frame_len });
+        offset += u64::from(frame_len);
+    }
+    list.packs = (0..=pack).map(|n| PackName([u8::try_from(n).unwrap(); 32])).collect();
+    list
+}
+
+/// Frames of 15 to 60 KB, in no order.
+fn uneven(chunk: u32) -> u32 {
+    15_000 + chunk.wrapping_mul(2_654_435_761) % 45_000
+}
+
 #[test]
-fn a_whole_image_is_read_with_a_request_for_each_eight_mebibytes() {
-    let list = locations(&vec![(0, 40_000); 1600]);
-    let plan = ranges(0..1600, &list, PlanLimits::default()).unwrap();
-    assert_eq!(plan.len(), 8);
+fn a_full_install_needs_at_most_a_request_for_each_eight_mebibytes() {
+    for chunks in [100, 1000, 3600, 20_000] {
+        let list = image(chunks, uneven);
+        let plan = Plan::of(0..chunks as usize, &list).unwrap();
+        let requests = plan.ranges.len() as u64;
+        assert!(requests <= plan.wire_bytes.div_ceil(8 * MIB), "{requests} for {chunks} chunks");
+        assert_eq!((plan.unwanted_bytes(), plan.wanted_chunks), (0, u64::from(chunks)));
+    }
+}
+
+#[test]
+fn an_update_needs_at_most_a_request_for_each_four_mebibytes() {
+    let list = image(20_000, uneven);
+    // What is new lies in stretches: of it the reader has every so-manyeth chunk, and between
+    // them lies what other images need.
+    for (stretch, between, had) in [(60, 4, 1000), (200, 12, 9), (400, 25, 3), (2000, 60, 40)] {
+        let is_wanted = |chunk: &usize| {
+            let at = chunk % (stretch + between);
+            at < stretch && at % had != 1
+        };
+        let plan = Plan::of((0..20_000).filter(is_wanted), &list).unwrap();
+        let requests = plan.ranges.len() as u64;
+        assert!(requests <= plan.wire_bytes.div_ceil(4 * MIB), "{requests}: {stretch} {had}");
+        assert!(plan.wire_bytes <= plan.wanted_bytes * 3 / 2, "{stretch} {between} {had}");
+    }
+}
+
+#[test]
+fn few_bytes_scattered_far_are_not_paid_for_with_many() {
+    let list = image(20_000, |_| 40_000);
+    let plan = Plan::of((0..20_000).step_by(100), &list).unwrap();
+    assert_eq!(plan.unwanted_bytes(), 0);
+    assert_eq!(plan.ranges.len(), 200);
+}
+
+#[test]
+fn who_holds_an_image_asks_for_what_another_has_besides() {
+    let chunk = |n: u8| Extent::Chunk { id: digest_of(&[n]), bytes: 1000 };
+    let table = |chunks: &[u8]| ChunkTable {
+        image: digest_of(chunks),
+        regions: vec![chunks.iter().map(|n| chunk(*n)).collect()],
+    };
+    let (old, new) = (table(&[1, 2, 3]), table(&[2, 9, 3, 9, 8]));
+    let list = locations(&[(0, 500), (1, 600), (0, 500), (1, 700)]);
+    let plan = Plan::missing(&new, &old.ids(), &list).unwrap();
+    let shape: Vec<_> = plan.ranges.iter().map(|r| (r.start, r.end, r.chunks.clone())).collect();
+    assert_eq!(shape, [(16, 1316, vec![1, 3])]);
+    assert_eq!((plan.wanted_chunks, plan.wanted_bytes, plan.wire_bytes), (2, 1300, 1300));
+    assert_eq!(Plan::missing(&new, &new.ids(), &list).unwrap(), Plan::default());
+    let all = Plan::missing(&new, &Default::default(), &list).unwrap();
+    assert_eq!((all.wanted_chunks, all.ranges.len()), (4, 2));
+    let text = serde_json::to_value(&plan).unwrap();
+    assert_eq!(text["ranges"][0]["pack"], "01".repeat(32));
+    assert_eq!(text["wire_bytes"], 1300);
 }
 
 proptest! {
@@ -69,6 +144,38 @@ proptest! {
         wanted.sort_unstable();
         wanted.dedup();
         prop_assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn a_plan_has_every_wanted_chunk_once_and_reads_little_in_vain(
+        frames in prop::collection::vec((0..3_u32, 49..900_000_u32), 1..120),
+        wanted in prop::collection::vec(any::<prop::sample::Index>(), 0..90),
+    ) {
+        let list = locations(&frames);
+        let mut wanted: Vec<usize> = wanted.iter().map(|at| at.index(frames.len())).collect();
+        let plan = Plan::of(wanted.iter().copied(), &list).unwrap();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut found: Vec<usize> = plan.ranges.iter().flat_map(|r| r.chunks.clone()).collect();
+        found.sort_unstable();
+        prop_assert_eq!(&found, &wanted);
+        for pair in plan.ranges.windows(2) {
+            let next_pack = pair[0].pack < pair[1].pack;
+            prop_assert!(next_pack || pair[0].pack == pair[1].pack && pair[0].end <= pair[1].start);
+        }
+        for range in &plan.ranges {
+            prop_assert!(range.bytes() <= RANGE_BYTES_MAX || range.chunks.len() == 1);
+            for chunk in &range.chunks {
+                let at = list.chunks[*chunk];
+                prop_assert_eq!(list.pack(&at), Some(range.pack));
+                let frame = at.offset..at.offset + u64::from(at.frame_len);
+                prop_assert!(range.start <= frame.start && frame.end <= range.end);
+            }
+        }
+        let frames: u64 = wanted.iter().map(|chunk| u64::from(list.chunks[*chunk].frame_len)).sum();
+        prop_assert_eq!((plan.wanted_chunks, plan.wanted_bytes), (wanted.len() as u64, frames));
+        let cheap = plan.wanted_chunks * GAP_BYTES;
+        prop_assert!(plan.unwanted_bytes() <= cheap.max(frames / UNWANTED_PART));
     }
 
     #[test]

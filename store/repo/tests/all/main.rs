@@ -6,6 +6,7 @@ mod common;
 mod damage;
 mod faults;
 mod filesystems;
+mod fetch;
 mod garbage;
 mod names;
 mod round_trip;
