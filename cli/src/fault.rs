@@ -91,8 +91,7 @@ impl Fault for ReadError {
 impl Fault for GarbageError {
     fn code(&self) -> Code {
         match self {
-            GarbageError::Image { source, .. } => source.code(),
-            GarbageError::Pack { .. } => Code::Damaged,
+            GarbageError::Image { source, .. } | GarbageError::Pack(source) => source.code(),
             GarbageError::Storage(error) => error.code(),
             GarbageError::Busy | GarbageError::Restless | GarbageError::Lapsed => Code::Failed,
             GarbageError::Broken => Code::Failed,

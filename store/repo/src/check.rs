@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use store_format::frame::{Header, Opener};
+use store_format::frame::Opener;
 use store_format::pack::Entry;
 use store_format::{PackName, segment};
 use wire::{Digest, chain};
@@ -265,21 +265,9 @@ fn look_at(name: &PackName, bytes: &[u8], entries: &[Entry]) -> (Vec<Digest>, Op
     let mut good = Vec::new();
     let mut wrong = None;
     for entry in entries {
-        let place = || {
-            let start = usize::try_from(entry.offset).ok()?;
-            let end = start.checked_add(usize::try_from(entry.frame_len).ok()?)?;
-            bytes.get(start..end)
-        };
-        let frame = place().unwrap_or_default();
-        let opened = Header::decode(frame).and_then(|header| {
-            let payload = frame.get(Header::LEN..).unwrap_or_default();
-            match header == entry.header() {
-                true => opener.open(&header, payload, &mut plain),
-                false => Err(store_format::frame::FrameError::Digest { id: entry.id }),
-            }
-        });
-        match opened {
-            Ok(()) => good.push(entry.id),
+        let frame = packs::frame_of(bytes, entry);
+        match packs::prove(frame, &entry.id, entry.plain_len, &mut opener, &mut plain) {
+            Ok(_) => good.push(entry.id),
             Err(error) => {
                 wrong.get_or_insert_with(|| format!("at byte {}: {error}", entry.offset));
             }

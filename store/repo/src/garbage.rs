@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use store_format::PackName;
-use store_format::frame::FrameError;
 use wire::Digest;
 
 use crate::database::garbage::{Change, Deleted, Purpose, Sentence, Waiting};
@@ -100,16 +99,8 @@ pub enum GarbageError {
         source: ReadError,
     },
     /// A pack that was to be written anew is damaged.
-    #[error("{key} in the store is damaged at byte {offset}: run `ingot check --data`")]
-    Pack {
-        /// File in the store.
-        key: String,
-        /// Offset of the frame.
-        offset: u64,
-        /// Why.
-        #[source]
-        source: FrameError,
-    },
+    #[error("what is needed of a pack cannot be written anew")]
+    Pack(#[from] ReadError),
     /// Images and names changed all the time.
     #[error("images were added or renamed all the while: try again")]
     Restless,

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
+use store_format::frame::{FrameError, Header, Opener};
 use store_format::pack::{self, Entry, Trailer};
 use store_format::{DecodeError, PackName};
+use wire::Digest;
 
 use crate::storage::{Storage, StorageError, pack_key};
 
@@ -45,6 +47,29 @@ pub(crate) async fn table(
         _ => storage.get_range(&key, offset..at).await?,
     };
     Ok(pack::decode_table(&trailer, &bytes, offset)?)
+}
+
+/// The bytes of an entry's frame, as far as the pack has them.
+pub(crate) fn frame_of<'a>(pack: &'a [u8], entry: &Entry) -> &'a [u8] {
+    let start = usize::try_from(entry.offset).unwrap_or(usize::MAX);
+    let len = usize::try_from(entry.frame_len).unwrap_or(usize::MAX);
+    pack.get(start..start.saturating_add(len)).unwrap_or_default()
+}
+
+/// Puts the chunk that a frame must be of into `plain`, proven.
+pub(crate) fn prove(
+    frame: &[u8],
+    id: &Digest,
+    plain_len: u32,
+    opener: &mut Opener,
+    plain: &mut Vec<u8>,
+) -> Result<Header, FrameError> {
+    let header = Header::decode(frame)?;
+    if header.id != *id || header.plain_len != plain_len {
+        return Err(FrameError::Digest { id: *id });
+    }
+    opener.open(&header, frame.get(Header::LEN..).unwrap_or_default(), plain)?;
+    Ok(header)
 }
 
 /// Some bytes of a pack, as a stream.

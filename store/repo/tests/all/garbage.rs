@@ -10,7 +10,9 @@ use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection};
 use store_format::Locations;
-use store_repo::{GarbageError, GarbageReport, ImportError, Imported, Piece, Repo, Source};
+use store_repo::{
+    GarbageError, GarbageReport, ImportError, Imported, Piece, ReadError, Repo, Source,
+};
 use tokio::task::JoinHandle;
 
 use crate::common::faulty::{Fault, Plan, storage};
@@ -243,7 +245,7 @@ async fn nothing_goes_while_an_image_cannot_be_read() {
     bytes[1000] ^= 1;
     fs::write(&pack, bytes).unwrap();
     let error = lab.repo.collect_garbage().await.unwrap_err();
-    assert!(matches!(error, GarbageError::Pack { .. }), "{error:?}");
+    assert!(matches!(error, GarbageError::Pack(ReadError::Pack { .. })), "{error:?}");
     fs::remove_file(&pack).unwrap();
     let error = lab.repo.collect_garbage().await.unwrap_err();
     assert!(matches!(error, GarbageError::Image { .. }), "{error:?}");
