@@ -16,7 +16,7 @@ use serde::Serialize;
 use store_format::PackName;
 use wire::Digest;
 
-use crate::database::garbage::{Change, Deleted, Purpose, Sentence, Waiting};
+use crate::database::garbage::{Change, Deleted, Sentence, Waiting};
 use crate::database::now_ms;
 use crate::lease::Lease;
 use crate::open::Repo;
@@ -119,14 +119,14 @@ impl Repo {
     /// What [`Repo::collect_garbage`] would do now. Changes nothing.
     pub async fn garbage(&self) -> Result<GarbagePlan, GarbageError> {
         let marked = self.mark().await?;
-        let waiting = self.database.waiting("").await?;
+        let waiting = self.database.waiting().await?;
         Ok(marked.plan(&waiting))
     }
 
     /// Removes what nothing needs, beside imports and readers; one collection
     /// at a time.
     pub async fn collect_garbage(self: &Arc<Self>) -> Result<GarbageReport, GarbageError> {
-        let lease = self.lease(Purpose::Collect).await?.ok_or(GarbageError::Busy)?;
+        let lease = self.lease_to_collect().await?.ok_or(GarbageError::Busy)?;
         let done = self.collect(&lease).await;
         lease.end().await;
         done
@@ -175,7 +175,7 @@ impl Repo {
                 _ => break,
             }
         }
-        let Waiting { objects, bytes, .. } = self.database.waiting(lease.id()).await?;
+        let Waiting { objects, bytes } = self.database.waiting().await?;
         (report.kept, report.kept_bytes) = (objects, bytes);
         for pack in written {
             let len = self.storage.len(&pack_key(pack)).await?;

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{Row, Sqlite, SqliteExecutor, Transaction};
 use store_format::PackName;
 use wire::Digest;
 
-use super::{Database, ImageRow, NameRow, failed, image_row, name_row, number, to_sql};
+use super::{Database, ImageRow, NameRow, failed, images, names, number, to_sql};
 use crate::storage::{Storage, StorageError, pack_key};
 
 /// Objects that are deleted in one transaction, which keeps writers waiting.
@@ -81,42 +81,44 @@ pub(crate) struct Deleted {
 pub(crate) struct Waiting {
     pub objects: u64,
     pub bytes: u64,
-    pub leases: u64,
 }
 
 impl Database {
-    /// Records a lease, or lets it live on. Returns the epoch; nothing where a
-    /// collection was to begin and another one is under way.
+    /// Records a lease, or lets it live on. Returns the epoch.
     pub(crate) async fn begin_lease(
         &self,
         id: &str,
         purpose: Purpose,
+        expires_ms: u64,
+    ) -> Result<u64, StorageError> {
+        let begin = async {
+            let mut change = self.begin().await?;
+            let epoch = add_lease(&mut change, id, purpose, expires_ms).await?;
+            change.commit().await?;
+            Ok(epoch)
+        };
+        begin.await.map_err(failed)
+    }
+
+    /// Records the lease of a collection. Nothing where another one is under
+    /// way.
+    pub(crate) async fn begin_collection(
+        &self,
+        id: &str,
         now_ms: u64,
         expires_ms: u64,
     ) -> Result<Option<u64>, StorageError> {
         let begin = async {
             let mut change = self.begin().await?;
-            if purpose == Purpose::Collect {
-                drop_expired(&mut change, now_ms).await?;
-                let busy = sqlx::query("SELECT 1 FROM leases WHERE purpose = $1")
-                    .bind(purpose.word())
-                    .fetch_optional(&mut *change)
-                    .await?;
-                if busy.is_some() {
-                    return Ok(None);
-                }
+            drop_expired(&mut change, now_ms).await?;
+            let busy = sqlx::query("SELECT 1 FROM leases WHERE purpose = $1")
+                .bind(Purpose::Collect.word())
+                .fetch_optional(&mut *change)
+                .await?;
+            if busy.is_some() {
+                return Ok(None);
             }
-            let epoch = epoch(&mut change).await?;
-            sqlx::query(
-                "INSERT INTO leases (id, purpose, began, expires_ms) VALUES ($1, $2, $3, $4) \
-                 ON CONFLICT (id) DO UPDATE SET expires_ms = excluded.expires_ms",
-            )
-            .bind(id)
-            .bind(purpose.word())
-            .bind(to_sql(epoch))
-            .bind(to_sql(expires_ms))
-            .execute(&mut *change)
-            .await?;
+            let epoch = add_lease(&mut change, id, Purpose::Collect, expires_ms).await?;
             change.commit().await?;
             Ok(Some(epoch))
         };
@@ -152,9 +154,7 @@ impl Database {
     /// An object that is about to be written under the name of its content is
     /// no longer condemned.
     pub(crate) async fn revive(&self, key: &str) -> Result<(), StorageError> {
-        let done =
-            sqlx::query("DELETE FROM condemned WHERE object = $1").bind(key).execute(&self.pool);
-        done.await.map(|_| ()).map_err(failed)
+        spare(&self.pool, key).await.map_err(failed)
     }
 
     /// Keys of all condemned objects.
@@ -207,9 +207,9 @@ impl Database {
         drop.await.map_err(failed)
     }
 
-    /// Deletes some of the condemned objects that no lease keeps. Whoever wants to write one of them waits for the
-    /// end of this transaction, so that a new object is never deleted for an
-    /// old one.
+    /// Deletes some of the condemned objects that no lease keeps. Whoever wants to
+    /// write one of them waits for the end of this transaction, so that a new
+    /// object is never deleted for an old one.
     pub(crate) async fn delete_condemned(
         &self,
         lease: &str,
@@ -236,11 +236,7 @@ impl Database {
                 deleted.failed.get_or_insert(error);
                 continue;
             }
-            sqlx::query("DELETE FROM condemned WHERE object = $1")
-                .bind(&key)
-                .execute(&mut *change)
-                .await
-                .map_err(failed)?;
+            spare(&mut *change, &key).await.map_err(failed)?;
             deleted.objects += 1;
             deleted.bytes += number(row, "bytes").map_err(failed)?;
         }
@@ -249,28 +245,41 @@ impl Database {
         Ok(deleted)
     }
 
-    /// What is condemned and not deleted yet, and how many leases there are
-    /// beside this one.
-    pub(crate) async fn waiting(&self, lease: &str) -> Result<Waiting, StorageError> {
+    /// What is condemned and not deleted yet.
+    pub(crate) async fn waiting(&self) -> Result<Waiting, StorageError> {
         let read = async {
             let row = sqlx::query(
-                "SELECT COUNT(*) AS objects, COALESCE(SUM(bytes), 0) AS bytes, \
-                 (SELECT COUNT(*) FROM leases WHERE id <> $1) AS leases FROM condemned",
+                "SELECT COUNT(*) AS objects, COALESCE(SUM(bytes), 0) AS bytes FROM condemned",
             )
-            .bind(lease)
             .fetch_one(&self.pool)
             .await?;
-            Ok(Waiting {
-                objects: number(&row, "objects")?,
-                bytes: number(&row, "bytes")?,
-                leases: number(&row, "leases")?,
-            })
+            Ok(Waiting { objects: number(&row, "objects")?, bytes: number(&row, "bytes")? })
         };
         read.await.map_err(failed)
     }
 }
 
 type Tx = Transaction<'static, Sqlite>;
+
+async fn add_lease(
+    change: &mut Tx,
+    id: &str,
+    purpose: Purpose,
+    expires_ms: u64,
+) -> sqlx::Result<u64> {
+    let epoch = epoch(change).await?;
+    sqlx::query(
+        "INSERT INTO leases (id, purpose, began, expires_ms) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (id) DO UPDATE SET expires_ms = excluded.expires_ms",
+    )
+    .bind(id)
+    .bind(purpose.word())
+    .bind(to_sql(epoch))
+    .bind(to_sql(expires_ms))
+    .execute(&mut **change)
+    .await?;
+    Ok(epoch)
+}
 
 /// Ends a lease with the change that it was for, whose objects are needed from
 /// now on. False where the lease is gone: some of them may be, too.
@@ -279,18 +288,15 @@ pub(super) async fn redeem(change: &mut Tx, id: &str, needed: &[String]) -> sqlx
         return Ok(false);
     }
     sqlx::query("DELETE FROM leases WHERE id = $1").bind(id).execute(&mut **change).await?;
-    spare(change, needed).await?;
+    for key in needed {
+        spare(&mut **change, key).await?;
+    }
     Ok(true)
 }
 
-async fn spare(change: &mut Tx, keys: &[String]) -> sqlx::Result<()> {
-    for key in keys {
-        sqlx::query("DELETE FROM condemned WHERE object = $1")
-            .bind(key)
-            .execute(&mut **change)
-            .await?;
-    }
-    Ok(())
+async fn spare(records: impl SqliteExecutor<'_>, key: &str) -> sqlx::Result<()> {
+    let done = sqlx::query("DELETE FROM condemned WHERE object = $1").bind(key).execute(records);
+    done.await.map(|_| ())
 }
 
 async fn holds(change: &mut Tx, id: &str) -> sqlx::Result<bool> {
@@ -312,15 +318,7 @@ async fn epoch(change: &mut Tx) -> sqlx::Result<u64> {
 }
 
 async fn records(read: &mut Tx) -> sqlx::Result<Records> {
-    let images = sqlx::query("SELECT * FROM images ORDER BY created_ms, digest")
-        .fetch_all(&mut **read)
-        .await?;
-    let names =
-        sqlx::query("SELECT * FROM names ORDER BY name, tag").fetch_all(&mut **read).await?;
-    Ok(Records {
-        images: images.iter().map(image_row).collect::<Result<_, _>>()?,
-        names: names.iter().map(name_row).collect::<Result<_, _>>()?,
-    })
+    Ok(Records { images: images(&mut **read).await?, names: names(&mut **read).await? })
 }
 
 async fn write_sentence(change: &mut Tx, sentence: &Sentence, now_ms: u64) -> sqlx::Result<()> {
@@ -347,7 +345,7 @@ async fn write_sentence(change: &mut Tx, sentence: &Sentence, now_ms: u64) -> sq
     }
     for pack in &sentence.needed_packs {
         super::add_pack(change, pack, now_ms).await?;
-        spare(change, &[pack_key(pack).to_string()]).await?;
+        spare(&mut **change, pack_key(pack).as_ref()).await?;
     }
     Ok(())
 }

@@ -163,7 +163,7 @@ impl Repo {
         if let Some(reference) = options.reference.as_ref().filter(|r| r.digest.is_some()) {
             return Err(ImportError::Reference { reference: reference.clone() });
         }
-        let lease = self.lease(Purpose::Import).await?.ok_or(ImportError::Broken)?;
+        let lease = self.lease(Purpose::Import).await?;
         // Chunks in packs that are gone, or soon will be, must not count as stored.
         self.catch_up().await?;
         let known = self.index.snapshot();
