@@ -86,7 +86,8 @@ pub struct GarbageReport {
 pub enum GarbageError {
     /// One at a time.
     #[error(
-        "another gc is at work in this store: wait for it; one that was killed counts for ten minutes"
+        "another gc or repair is at work in this store: wait for it; one that was killed counts for \
+         ten minutes"
     )]
     Busy,
     /// It is not known what an image needs.
@@ -163,18 +164,11 @@ impl Repo {
         written: &BTreeSet<PackName>,
         report: &mut GarbageReport,
     ) -> Result<(), GarbageError> {
-        self.database.drop_expired_leases(now_ms()).await?;
-        loop {
-            let deleted = self.database.delete_condemned(lease.id(), &self.storage).await?;
-            report.deleted += deleted.objects;
-            report.freed_bytes += deleted.bytes;
-            match deleted {
-                Deleted { lapsed: true, .. } => return Err(GarbageError::Lapsed),
-                Deleted { more: true, .. } => tokio::time::sleep(BREATH).await,
-                Deleted { failed: Some(error), .. } => return Err(error.into()),
-                _ => break,
-            }
+        let deleted = self.delete_condemned(lease).await?;
+        if deleted.lapsed {
+            return Err(GarbageError::Lapsed);
         }
+        (report.deleted, report.freed_bytes) = (deleted.objects, deleted.bytes);
         let Waiting { objects, bytes } = self.database.waiting().await?;
         (report.kept, report.kept_bytes) = (objects, bytes);
         for pack in written {
@@ -184,6 +178,25 @@ impl Repo {
         // The index forgets the packs that are gone.
         self.catch_up().await?;
         Ok(())
+    }
+}
+
+impl Repo {
+    /// Deletes what is condemned and no lease keeps, a part at a time.
+    pub(crate) async fn delete_condemned(&self, lease: &Lease) -> Result<Deleted, StorageError> {
+        self.database.drop_expired_leases(now_ms()).await?;
+        let mut all = Deleted::default();
+        loop {
+            let part = self.database.delete_condemned(lease.id(), &self.storage).await?;
+            all.objects += part.objects;
+            all.bytes += part.bytes;
+            all.lapsed = part.lapsed;
+            match part {
+                Deleted { more: true, .. } => tokio::time::sleep(BREATH).await,
+                Deleted { failed: Some(error), .. } => return Err(error),
+                _ => return Ok(all),
+            }
+        }
     }
 }
 

@@ -65,6 +65,12 @@ impl Snapshot {
         places.find(|place| self.alive.contains(&place.pack))
     }
 
+    /// Where a chunk is, in another than these packs.
+    pub(crate) fn get_beside(&self, id: &Digest, not: &HashSet<PackName>) -> Option<Place> {
+        let mut places = self.segments.iter().filter_map(|mapped| mapped.segment()?.get(id));
+        places.find(|place| self.alive.contains(&place.pack) && !not.contains(&place.pack))
+    }
+
     /// Where a chunk is or was.
     pub(crate) fn get_any(&self, id: &Digest) -> Option<Place> {
         self.segments.iter().find_map(|mapped| mapped.segment()?.get(id))
@@ -100,6 +106,15 @@ impl Index {
         });
         let damaged = work.await.map_err(|e| StorageError::new(storage::INDEX, Box::new(e)))?;
         self.drop_segments(&damaged).await
+    }
+
+    /// Removes the segments of these files.
+    pub(crate) async fn drop_files(&self, files: &[String]) -> Result<(), StorageError> {
+        let names =
+            self.snapshot().segments.iter().map(|mapped| mapped.name.clone()).collect::<Vec<_>>();
+        let key = |name: &String| storage::index_key(name).to_string();
+        let wrong: Vec<_> = names.into_iter().filter(|name| files.contains(&key(name))).collect();
+        self.drop_segments(&wrong).await
     }
 
     async fn drop_segments(&self, damaged: &[String]) -> Result<(), StorageError> {

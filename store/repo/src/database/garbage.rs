@@ -7,6 +7,7 @@ use store_format::PackName;
 use wire::Digest;
 
 use super::{Database, ImageRow, NameRow, failed, images, names, number, to_sql};
+use crate::packs;
 use crate::storage::{Storage, StorageError, pack_key};
 
 /// Objects that are deleted in one transaction, which keeps writers waiting.
@@ -51,6 +52,17 @@ pub(crate) struct Sentence {
     pub packs: Vec<PackName>,
     /// All packs that images need, whatever was said before.
     pub needed_packs: Vec<PackName>,
+}
+
+/// What a repair takes away, and what is needed instead.
+#[derive(Debug, Default)]
+pub(crate) struct Removal {
+    /// Damaged packs and their bytes.
+    pub damaged: Vec<(PackName, u64)>,
+    /// Packs that are not there, and that no image needs any more.
+    pub missing: Vec<PackName>,
+    /// Packs that have what images need.
+    pub needed: Vec<PackName>,
 }
 
 /// What became of a change that depends on what others did meanwhile.
@@ -193,6 +205,44 @@ impl Database {
             Ok(Change::Done)
         };
         condemn.await.map_err(failed)
+    }
+
+    /// Condemns damaged packs, as far as they still are: an import may have
+    /// written one anew, and nobody can while this looks. Imports that began
+    /// before may have counted on them and can no longer be recorded. Returns
+    /// the packs; nothing where the lease is gone.
+    pub(crate) async fn condemn_damaged(
+        &self,
+        lease: &str,
+        storage: &Storage,
+        removal: &Removal,
+        now_ms: u64,
+    ) -> Result<Option<Vec<PackName>>, StorageError> {
+        let mut change = self.begin().await.map_err(failed)?;
+        if !holds(&mut change, lease).await.map_err(failed)? {
+            return Ok(None);
+        }
+        let mut sentence = Sentence { needed_packs: removal.needed.clone(), ..Sentence::default() };
+        for (pack, bytes) in &removal.damaged {
+            if !packs::is_whole(storage, pack).await? {
+                sentence.objects.push((pack_key(pack).to_string(), *bytes));
+                sentence.packs.push(*pack);
+            }
+        }
+        let damaged = sentence.packs.clone();
+        sentence.packs.extend(&removal.missing);
+        let condemn = async {
+            if !damaged.is_empty() {
+                sqlx::query("DELETE FROM leases WHERE purpose = $1")
+                    .bind(Purpose::Import.word())
+                    .execute(&mut *change)
+                    .await?;
+            }
+            write_sentence(&mut change, &sentence, now_ms).await?;
+            change.commit().await
+        };
+        condemn.await.map_err(failed)?;
+        Ok(Some(damaged))
     }
 
     /// Forgets the leases whose holders were silent for too long. Durable before

@@ -5,9 +5,10 @@
 //! round between them, so memory is bounded by their number. The result does
 //! not depend on the number of threads.
 
+pub(crate) mod cuts;
 mod pack;
 mod scan;
-mod work;
+pub(crate) mod work;
 
 use std::collections::{BTreeMap, HashSet};
 use std::num::NonZero;
@@ -132,8 +133,8 @@ pub enum ImportError {
     Seal(#[from] SealError),
     /// It was taken for dead.
     #[error(
-        "garbage was removed from the store while the import stood still for minutes, and what \
-         it relied on may be gone: import again"
+        "something that the import relies on may have been removed from the store meanwhile: as \
+         garbage, because it stood still for minutes, or as damaged: import again"
     )]
     Lapsed,
     /// A thread of the import ended early, which is a defect of this program.

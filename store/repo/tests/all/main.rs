@@ -7,4 +7,5 @@ mod damage;
 mod faults;
 mod garbage;
 mod names;
+mod repair;
 mod round_trip;
