@@ -11,11 +11,13 @@ use crate::common::{import, open, options};
 use crate::damage::flip;
 use crate::garbage::{expire_leases, paused, sql};
 
-/// Hits the last chunk of the first pack, which only the first image needs.
+/// Hits the last chunk but one of the first pack, which only the first image
+/// needs. Without the last one the pack would come out as it was.
 fn damage(store: &super::Stocked) {
-    let len = fs::metadata(&store.packs[0]).unwrap().len();
-    let table = 60 + 52 * store.images[0].chunks;
-    flip(&store.packs[0], usize::try_from(len - table).unwrap() - 1);
+    let pack = fs::read(&store.packs[0]).unwrap();
+    let last = pack.len() - 60 - 52 + 32;
+    let offset = u64::from_le_bytes(pack[last..last + 8].try_into().unwrap());
+    flip(&store.packs[0], usize::try_from(offset).unwrap() - 1);
 }
 
 #[tokio::test]
@@ -76,6 +78,19 @@ async fn an_import_beside_a_repair_that_takes_nothing_away_is_recorded() {
     let importing = paused(&open(&store.lab.store()).await, &store.disks[0], "again").await;
     fs::remove_file(&store.packs[1]).unwrap();
     assert_eq!(store.repair(&[&store.disks[1]]).await.left, []);
+    importing.resume().await.unwrap();
+    store.all_is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_comes_out_as_it_was_is_in_nobodys_way() {
+    let store = stocked().await;
+    let whole = fs::read(&store.packs[0]).unwrap();
+    let importing = paused(&open(&store.lab.store()).await, &store.disks[0], "again").await;
+    flip(&store.packs[0], whole.len() - 1);
+    let report = store.repair(&[]).await;
+    assert_eq!((report.done.deleted_packs, report.done.kept_packs), (0, 0));
+    assert!(fs::read(&store.packs[0]).unwrap() == whole);
     importing.resume().await.unwrap();
     store.all_is_well().await;
 }
