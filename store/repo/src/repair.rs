@@ -171,7 +171,9 @@ impl Repo {
             packer::put(&self.storage, &self.database, &key, bytes.clone()).await?;
         }
         self.catch_up().await?;
-        let damaged: Vec<_> = plan.salvage.iter().map(|s| (s.pack, s.bytes)).collect();
+        // What was wrong beside its chunks makes a pack come out as it was.
+        let damaged = plan.salvage.iter().filter(|salvage| !written.contains(&salvage.pack));
+        let damaged: Vec<_> = damaged.map(|salvage| (salvage.pack, salvage.bytes)).collect();
         let (needed, is_whole) = self.needed(&damaged).await?;
         let removal = Removal {
             damaged,
@@ -331,5 +333,33 @@ impl Repo {
 async fn close(donors: Vec<Donor>) {
     for donor in donors {
         donor.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{ImportOptions, Source};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pack_that_somebody_wrote_anew_meanwhile_is_not_condemned() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, store) = (folder.path().join("disk"), folder.path().join("store"));
+        fs::write(&disk, [7; 1 << 16]).unwrap();
+        let repo = Arc::new(Repo::open_or_create(store.to_str().unwrap()).await.unwrap());
+        repo.import(Source::Path(disk), ImportOptions::default(), |_| {}).await.unwrap();
+        let [(pack, bytes)] = repo.storage.packs().await.unwrap()[..] else { panic!("packs") };
+        let lease = repo.lease_to_collect().await.unwrap().unwrap();
+        let removal = Removal { damaged: vec![(pack, bytes)], ..Removal::default() };
+        let condemn = async || {
+            let done =
+                repo.database.condemn_damaged(lease.id(), &repo.storage, &removal, now_ms()).await;
+            (done.unwrap().unwrap(), repo.database.condemned().await.unwrap().len())
+        };
+        assert_eq!(condemn().await, (vec![], 0));
+        fs::write(store.join(pack_key(&pack).as_ref()), "damaged").unwrap();
+        assert_eq!(condemn().await, (vec![pack], 1));
     }
 }
