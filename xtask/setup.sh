@@ -8,7 +8,7 @@ image="debian-archive-keyring mmdebstrap e2fsprogs dosfstools mtools grub-pc-bin
   bubblewrap binutils xz-utils zstd"
 loader="systemd-boot-efi"
 vm="qemu-system-x86 ovmf ipxe-qemu seabios iproute2"
-clients="udhcpc isc-dhcp-client atftp tftp-hpa curl fdisk"
+clients="udhcpc isc-dhcp-client atftp tftp-hpa curl fdisk strace"
 
 case "${1:-}" in
 demo) wanted="$build $image $loader $vm" ;;

@@ -3,7 +3,8 @@
 use std::error::Error;
 
 use store_repo::{
-    ExportError, GarbageError, ImportError, NameError, OpenError, ReadError, StorageError,
+    DonorError, ExportError, GarbageError, ImportError, NameError, OpenError, ReadError,
+    RepairError, StorageError,
 };
 
 use crate::exit::{Code, Failure};
@@ -91,8 +92,7 @@ impl Fault for ReadError {
 impl Fault for GarbageError {
     fn code(&self) -> Code {
         match self {
-            GarbageError::Image { source, .. } => source.code(),
-            GarbageError::Pack { .. } => Code::Damaged,
+            GarbageError::Image { source, .. } | GarbageError::Pack(source) => source.code(),
             GarbageError::Storage(error) => error.code(),
             GarbageError::Busy | GarbageError::Restless | GarbageError::Lapsed => Code::Failed,
             GarbageError::Broken => Code::Failed,
@@ -104,6 +104,40 @@ impl Fault for GarbageError {
             GarbageError::Storage(error) => error.next(),
             _ => None,
         }
+    }
+}
+
+impl Fault for RepairError {
+    fn code(&self) -> Code {
+        match self {
+            RepairError::Storage(error) => error.code(),
+            RepairError::Unread { .. } => Code::Damaged,
+            _ => Code::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<&'static str> {
+        match self {
+            RepairError::Storage(error) => error.next(),
+            _ => None,
+        }
+    }
+}
+
+impl Fault for DonorError {
+    fn code(&self) -> Code {
+        match self {
+            DonorError::Store(error) => error.code(),
+            DonorError::Disk { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Code::NotFound
+            }
+            DonorError::Disk { .. } => Code::Failed,
+            DonorError::Storage { source, .. } => source.code(),
+        }
+    }
+
+    fn next(&self) -> Option<&'static str> {
+        Some("--from takes the folder of another store, or the raw image of a disk")
     }
 }
 

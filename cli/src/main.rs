@@ -59,7 +59,7 @@ fn run(command: &Command, context: &Context) -> anyhow::Result<Code> {
         Command::Tag(args) => runtime::run(command::store::tag(args, context))?,
         Command::Rm(args) => runtime::run(command::store::rm(args, context))?,
         Command::Gc(args) => runtime::run(command::garbage::gc(args, context))?,
-        Command::Check(args) => return runtime::run(command::store::check(args, context)),
+        Command::Check(args) => return runtime::run(command::check::check(args, context)),
         Command::Serve(args) => serve::serve(args, context)?,
         Command::Boot(server::Boot::Assets(args)) => command::boot::assets(args, context)?,
         Command::Machine(fleet::Machine::Ls(args)) => command::machine::ls(args, context)?,

@@ -71,17 +71,29 @@ pub struct Gc {
     pub dry_run: bool,
 }
 
-/// Check that the store is whole
+/// Check that the store is whole, and repair it
 ///
 /// Compares the records with what is on disk: every image has all its chunks, every pack is named
-/// by its content table. With --data every stored byte is read and verified too. Exits with 4 when
-/// something is wrong.
+/// by its content table. With --data every stored byte is read and verified too. With --repair,
+/// what is good in damaged files is kept, the index is built again from the packs, and what is
+/// missing is taken from the stores and raw images that --from names; images that still lack
+/// something stay recorded and are named. Exits with 4 when something is wrong, or still is.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    ingot check\n  \
-    ingot check --data")]
+    ingot check --data\n  \
+    ingot check --repair --dry-run\n  \
+    ingot check --repair --from /mnt/backup/store --from web.raw")]
 pub struct Check {
     /// Read and verify every stored byte
     #[arg(long)]
     pub data: bool,
+    /// Read and verify every stored byte, and repair what is wrong
+    #[arg(long)]
+    pub repair: bool,
+    /// Take what is missing from another store, or from the raw image of a disk; more than once
+    #[arg(long, requires = "repair", value_name = "STORE|FILE")]
+    pub from: Vec<String>,
+    /// Show what would be repaired, and change nothing
+    #[arg(long, requires = "repair")]
+    pub dry_run: bool,
 }

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod build;
+pub mod check;
 pub mod garbage;
 pub mod image;
 pub mod logs;

@@ -1,16 +1,15 @@
-//! `ls`, `show`, `tag`, `rm` and `check`.
+//! `ls`, `show`, `tag` and `rm`.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use store_format::PartitionTable;
-use store_repo::{CheckReport, ImageDetails, ImageSummary, Problem, Repo};
+use store_repo::{ImageDetails, ImageSummary, Repo};
 use wire::{Digest, Reference};
 
-use crate::args::store::{Check, Ls, Rm, Show, Tag};
+use crate::args::store::{Ls, Rm, Show, Tag};
 use crate::context::Context;
-use crate::exit::Code;
 use crate::fault::Doing;
 use crate::render::human::{ago_ms, count, size};
 use crate::render::sheet::Sheet;
@@ -163,43 +162,4 @@ pub async fn rm(args: &Rm, context: &Context) -> anyhow::Result<()> {
     }
     context.out.note(format!("removed {reference}"));
     Ok(())
-}
-
-/// `ingot check`. Problems are the result, not a failure to find them.
-pub async fn check(args: &Check, context: &Context) -> anyhow::Result<Code> {
-    let repo = open(context).await?;
-    let report = repo.check(args.data).await.doing(|| "cannot check the store")?;
-    if context.out.json {
-        context.out.document(&report)?;
-    } else {
-        context.out.lines(report.problems.iter().map(|p| problem_line(p, &context.out)))?;
-        context.out.line(check_line(&report, &context.out))?;
-    }
-    Ok(if report.problems.is_empty() { Code::Done } else { Code::Damaged })
-}
-
-fn problem_line(problem: &Problem, out: &Out) -> String {
-    let mut line = format!("{} {}", out.paint(Tone::Bad, &problem.file), problem.what);
-    if !problem.images.is_empty() {
-        let images: Vec<_> = problem.images.iter().map(Digest::short).collect();
-        line.push_str(&format!("\n  affects: {}", images.join(", ")));
-    }
-    format!("{line}\n  try: {}", problem.advice)
-}
-
-fn check_line(report: &CheckReport, out: &Out) -> String {
-    let CheckReport { images, packs, chunks, hashed_bytes, unneeded_packs, problems } = report;
-    let counts = [(*images, "image"), (*packs, "pack"), (*chunks, "chunk")];
-    let mut looked = counts.map(|(number, thing)| count(number, thing)).join(", ");
-    if *hashed_bytes > 0 {
-        looked.push_str(&format!(", {} read and verified", size(*hashed_bytes)));
-    }
-    if *unneeded_packs > 0 {
-        looked.push_str(&format!(", {} that nothing needs", count(*unneeded_packs, "pack")));
-    }
-    let (verdict, tone) = match problems.len() as u64 {
-        0 => ("the store is whole".to_owned(), Tone::Good),
-        number => (count(number, "problem"), Tone::Bad),
-    };
-    format!("{} {looked}", out.paint(tone, &format!("{verdict}:")))
 }

@@ -167,6 +167,45 @@ fn damage_is_found_named_and_ends_with_4() {
 }
 
 #[test]
+fn damage_is_repaired_from_what_is_left_and_from_elsewhere() {
+    let world = stocked();
+    assert!(world.ok(["check", "--repair"]).contains("nothing to repair"));
+    let packs = world.names_below("store/packs");
+    let mut bytes = std::fs::read(&packs[0]).unwrap();
+    bytes[4096] ^= 1;
+    std::fs::write(&packs[0], &bytes).unwrap();
+
+    assert!(world.fails(2, ["check", "--from", "disk.raw"]).contains("--repair"));
+    let refused = world.fails(3, ["check", "--repair", "--from", "none.raw"]);
+    assert!(refused.contains("cannot take anything from none.raw"), "{refused}");
+    let ended = world.run(["check", "--repair", "--dry-run"]);
+    assert_eq!(ended.code, 4, "{ended:#?}");
+    for part in ["look for 1 chunk", "nothing was changed", "anew"] {
+        assert!(ended.stdout.contains(part), "{part}: {ended:#?}");
+    }
+    assert!(std::fs::read(&packs[0]).unwrap() == bytes, "a plan changes nothing");
+
+    let ended = world.run(["check", "--repair"]);
+    assert_eq!(ended.code, 4, "{ended:#?}");
+    for part in ["1 damaged pack written anew", "try: ", "affects: ", "1 problem left: 1 image"] {
+        assert!(ended.stdout.contains(part), "{part}: {ended:#?}");
+    }
+    assert!(world.fails(4, ["export", "lab/web:1", "out.raw"]).contains("missing"));
+    assert_eq!(world.json(["ls"]).as_array().map(Vec::len), Some(1));
+
+    let report = world.json(["check", "--repair", "--from", "disk.raw"]);
+    assert_eq!(report["done"]["taken"][0]["chunks"], 1);
+    assert_eq!(report["done"]["taken"][0]["from"], "disk.raw");
+    assert_eq!(
+        (report["found"]["problems"].as_array().unwrap().len(), &report["left"]),
+        (1, &serde_json::json!([]))
+    );
+    assert!(world.ok(["check", "--data"]).contains("the store is whole"));
+    world.ok(["export", "lab/web:1", "out.raw"]);
+    assert!(std::fs::read(world.path("out.raw")).unwrap() == disk(1));
+}
+
+#[test]
 fn an_image_is_written_onto_a_file_that_stands_for_a_disk() {
     let world = stocked();
     let old = noise(9, 6 << 20);

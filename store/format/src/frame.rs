@@ -6,7 +6,8 @@ use crate::bytes::{DecodeError, Reader};
 use crate::digest_of;
 
 const WHAT: &str = "a chunk frame";
-const MAGIC: [u8; 4] = *b"ICHK";
+/// What a frame starts with.
+pub const MAGIC: [u8; 4] = *b"ICHK";
 
 /// Most plain bytes in a chunk that a reader accepts; a bound for its memory.
 /// Writers stay far below: they cut chunks of at most 256 KiB.

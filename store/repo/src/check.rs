@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
-use store_format::frame::{Header, Opener};
+use store_format::frame::Opener;
 use store_format::pack::Entry;
-use store_format::{PackName, segment};
+use store_format::{DecodeError, PackName, segment};
 use wire::{Digest, chain};
 
 use crate::database::ImageRow;
@@ -48,28 +47,86 @@ pub struct CheckReport {
     pub problems: Vec<Problem>,
 }
 
-/// A problem of a pack, and the chunks that it costs.
-struct PackProblem {
-    pack: PackName,
-    what: String,
+/// What is wrong with a pack.
+pub(crate) struct PackProblem {
+    pub pack: PackName,
+    pub what: String,
+    kind: Kind,
+}
+
+/// What may be done about a pack's problem.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Damaged,
+    /// It was not read, and may be whole.
+    Unread,
+    /// It seems to be of a later version.
+    Newer,
 }
 
 /// What the packs have.
 #[derive(Default)]
-struct Packs {
+pub(crate) struct Packs {
     /// Chunks that can be read, as far as was looked.
     good: HashSet<Digest>,
     /// Packs by name: entries, or nothing for those whose table is damaged.
     tables: BTreeMap<PackName, Vec<Entry>>,
-    problems: Vec<PackProblem>,
+    pub problems: Vec<PackProblem>,
+    /// Packs that are to be deleted: nothing needs them, whatever they have.
+    condemned: u64,
 }
 
-const IMPORT_AGAIN: &str = "import or build the images again that are listed; what is left of \
-                            them is kept";
-const REMOVE_AND_IMPORT: &str = "remove the file, then import or build the images again that are \
-                                 listed: while it is there, its chunks count as stored";
-const INDEX_ADVICE: &str = "remove the file; it is built again from the packs when the store is \
-                            opened next";
+/// What a check found, for who acts on it.
+pub(crate) struct Examined {
+    pub report: CheckReport,
+    pub packs: Packs,
+    /// Files of the index that are damaged or wrong.
+    pub segments: Vec<String>,
+}
+
+const MISSING: &str = "`ingot check --repair --from` takes what is missing from another store or from \
+                       the raw image; or import or build the images again that are listed: what \
+                       is left of them is kept";
+const DAMAGED: &str = "`ingot check --repair` keeps what is good in the file, and with --from takes \
+                       the rest from another store or from the raw image";
+const UNREAD: &str = "try again; if the disk never gives the file, copy what it does give to its place, \
+                      with ddrescue for example, or remove it, then run `ingot check --repair`";
+const NEWER: &str =
+    "use a newer ingot; if the file is damaged instead, `ingot check --repair` finds out";
+const INDEX_ADVICE: &str = "`ingot check --repair` builds it again from the packs";
+
+impl PackProblem {
+    /// The disk did not give it.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.kind == Kind::Unread
+    }
+
+    fn advice(&self) -> &'static str {
+        match self.kind {
+            Kind::Damaged => DAMAGED,
+            Kind::Unread => UNREAD,
+            Kind::Newer => NEWER,
+        }
+    }
+
+    fn of_table(pack: PackName, error: &PackError) -> PackProblem {
+        let kind = match error {
+            PackError::Storage(_) => Kind::Unread,
+            PackError::Decode(DecodeError::Version { .. }) => Kind::Newer,
+            PackError::Decode(_) => Kind::Damaged,
+        };
+        PackProblem { pack, what: chain(error), kind }
+    }
+}
+
+impl Packs {
+    /// Chunks of the packs that have no problem.
+    pub(crate) fn sound(&self) -> HashSet<Digest> {
+        let bad: HashSet<PackName> = self.problems.iter().map(|problem| problem.pack).collect();
+        let sound = self.tables.iter().filter(|(name, _)| !bad.contains(name));
+        sound.flat_map(|(_, entries)| entries.iter().map(|entry| entry.id)).collect()
+    }
+}
 
 impl Repo {
     /// Looks at every image, pack and index segment: names, versions, tables,
@@ -78,14 +135,23 @@ impl Repo {
     /// is in the report.
     pub async fn check(&self, data: bool) -> Result<CheckReport, StorageError> {
         let lease = self.lease_to_read().await?;
+        let examined = self.examine(data).await?;
+        if let Some(lease) = lease {
+            lease.end().await;
+        }
+        Ok(examined.report)
+    }
+
+    /// The same for who has a lease.
+    pub(crate) async fn examine(&self, data: bool) -> Result<Examined, StorageError> {
+        let mut report = CheckReport::default();
         // Before the packs: what is recorded later may be in packs that are
         // written later.
         let images = self.database.images().await?;
         let rows = self.database.packs().await?;
         self.look_again().await?;
-        let mut report = CheckReport::default();
         let packs = self.check_packs(data, &mut report).await?;
-        self.check_index(&packs, &mut report);
+        let segments = self.check_index(&packs, &mut report);
         let mut lost = HashMap::new();
         for image in &images {
             report.images += 1;
@@ -96,11 +162,8 @@ impl Repo {
         self.check_pack_rows(&rows, &packs, &lost, &mut report);
         let rows: HashSet<String> = self.database.packs().await?.into_iter().collect();
         let unneeded = packs.tables.keys().filter(|name| !rows.contains(&name.to_string()));
-        report.unneeded_packs = unneeded.count() as u64;
-        if let Some(lease) = lease {
-            lease.end().await;
-        }
-        Ok(report)
+        report.unneeded_packs = unneeded.count() as u64 + packs.condemned;
+        Ok(Examined { report, packs, segments })
     }
 
     async fn check_packs(
@@ -109,15 +172,21 @@ impl Repo {
         report: &mut CheckReport,
     ) -> Result<Packs, StorageError> {
         let mut packs = Packs::default();
+        // First: what is deleted in between is then in neither list.
+        let condemned = self.database.condemned().await?;
         for (name, len) in self.storage.packs().await? {
             report.packs += 1;
+            if condemned.contains(pack_key(&name).as_ref()) {
+                packs.condemned += 1;
+                continue;
+            }
             let entries = match packs::table(&self.storage, &name, len).await {
                 Ok(entries) => entries,
                 Err(PackError::Storage(error @ StorageError::Denied { .. })) => return Err(error),
                 // Deleted as garbage since the list was made; needed ones are missed later.
                 Err(PackError::Storage(StorageError::Missing { .. })) => continue,
                 Err(error) => {
-                    packs.problems.push(PackProblem { pack: name, what: chain(&error) });
+                    packs.problems.push(PackProblem::of_table(name, &error));
                     packs.tables.insert(name, Vec::new());
                     continue;
                 }
@@ -152,12 +221,15 @@ impl Repo {
         let look = tokio::task::spawn_blocking(move || look_at(&name, &bytes, &list));
         let (good, bad) = look.await.map_err(|e| StorageError::new(key.as_ref(), Box::new(e)))?;
         packs.good.extend(good);
-        packs.problems.extend(bad.map(|what| PackProblem { pack: name, what }));
+        let kind = Kind::Damaged;
+        packs.problems.extend(bad.map(|what| PackProblem { pack: name, what, kind }));
         Ok(())
     }
 
-    fn check_index(&self, packs: &Packs, report: &mut CheckReport) {
+    /// Returns the files that have a problem.
+    fn check_index(&self, packs: &Packs, report: &mut CheckReport) -> Vec<String> {
         let snapshot = self.index.snapshot();
+        let mut wrong = Vec::new();
         for (file, bytes) in snapshot.files() {
             let what = match segment::verify(bytes) {
                 Err(error) => error.to_string(),
@@ -166,9 +238,11 @@ impl Repo {
                 }
                 Ok(()) => continue,
             };
+            wrong.push(file.clone());
             let advice = INDEX_ADVICE.to_owned();
             report.problems.push(Problem { file, what, advice, images: Vec::new() });
         }
+        wrong
     }
 
     /// A problem of the image's own files; chunks that cannot be read are
@@ -206,7 +280,7 @@ impl Repo {
             Err(error) => Some(Problem {
                 file: file_of(&error, image),
                 what: chain(&error),
-                advice: IMPORT_AGAIN.to_owned(),
+                advice: MISSING.to_owned(),
                 images: vec![image.digest],
             }),
         }
@@ -237,7 +311,7 @@ impl Repo {
         for problem in &packs.problems {
             let images = hit.remove(&problem.pack).unwrap_or_default();
             let file = pack_key(&problem.pack).to_string();
-            push(file, problem.what.clone(), REMOVE_AND_IMPORT, images);
+            push(file, problem.what.clone(), problem.advice(), images);
         }
         let rows: HashSet<PackName> = rows.iter().filter_map(|row| row.parse().ok()).collect();
         for name in rows.iter().filter(|name| !packs.tables.contains_key(name)) {
@@ -245,19 +319,19 @@ impl Repo {
             // Its chunks may have come into other packs since.
             if !images.is_empty() || !homeless.is_empty() {
                 let file = pack_key(name).to_string();
-                push(file, "it is missing".to_owned(), IMPORT_AGAIN, images);
+                push(file, "it is missing".to_owned(), MISSING, images);
             }
         }
         for (name, images) in hit {
             push(
                 pack_key(&name).to_string(),
                 "chunks that it should have are missing".to_owned(),
-                IMPORT_AGAIN,
+                MISSING,
                 images,
             );
         }
         if !homeless.is_empty() {
-            push("packs".to_owned(), "chunks are in no pack".to_owned(), IMPORT_AGAIN, homeless);
+            push("packs".to_owned(), "chunks are in no pack".to_owned(), MISSING, homeless);
         }
     }
 }
@@ -269,27 +343,15 @@ fn look_at(name: &PackName, bytes: &[u8], entries: &[Entry]) -> (Vec<Digest>, Op
     let mut good = Vec::new();
     let mut wrong = None;
     for entry in entries {
-        let place = || {
-            let start = usize::try_from(entry.offset).ok()?;
-            let end = start.checked_add(usize::try_from(entry.frame_len).ok()?)?;
-            bytes.get(start..end)
-        };
-        let frame = place().unwrap_or_default();
-        let opened = Header::decode(frame).and_then(|header| {
-            let payload = frame.get(Header::LEN..).unwrap_or_default();
-            match header == entry.header() {
-                true => opener.open(&header, payload, &mut plain),
-                false => Err(store_format::frame::FrameError::Digest { id: entry.id }),
-            }
-        });
-        match opened {
-            Ok(()) => good.push(entry.id),
+        let frame = packs::frame_of(bytes, entry);
+        match packs::prove(frame, &entry.id, entry.plain_len, &mut opener, &mut plain) {
+            Ok(_) => good.push(entry.id),
             Err(error) => {
                 wrong.get_or_insert_with(|| format!("at byte {}: {error}", entry.offset));
             }
         }
     }
-    if wrong.is_none() && Sha256::digest(bytes)[..] != name.0 {
+    if wrong.is_none() && !packs::is_named(bytes, name) {
         wrong = Some("its bytes have another digest than its name".to_owned());
     }
     (good, wrong)

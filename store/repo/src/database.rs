@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 use sqlx::sqlite::{SqlitePoolOptions, SqliteRow};
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{Row, Sqlite, SqliteExecutor, Transaction};
 use store_format::PackName;
 use wire::Digest;
 
@@ -204,11 +204,7 @@ impl Database {
 
     /// All images, oldest first.
     pub(crate) async fn images(&self) -> Result<Vec<ImageRow>, StorageError> {
-        let rows = sqlx::query("SELECT * FROM images ORDER BY created_ms, digest")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed)?;
-        rows.iter().map(image_row).collect::<Result<_, _>>().map_err(failed)
+        images(&self.pool).await.map_err(failed)
     }
 
     pub(crate) async fn name(
@@ -227,11 +223,7 @@ impl Database {
 
     /// All references, by name and tag.
     pub(crate) async fn names(&self) -> Result<Vec<NameRow>, StorageError> {
-        let rows = sqlx::query("SELECT * FROM names ORDER BY name, tag")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed)?;
-        rows.iter().map(name_row).collect::<Result<_, _>>().map_err(failed)
+        names(&self.pool).await.map_err(failed)
     }
 
     /// Names of the packs that images need.
@@ -282,6 +274,16 @@ impl Database {
         .map_err(failed)?;
         Ok(done.rows_affected())
     }
+}
+
+async fn images(records: impl SqliteExecutor<'_>) -> sqlx::Result<Vec<ImageRow>> {
+    let all = sqlx::query("SELECT * FROM images ORDER BY created_ms, digest").fetch_all(records);
+    all.await?.iter().map(image_row).collect()
+}
+
+async fn names(records: impl SqliteExecutor<'_>) -> sqlx::Result<Vec<NameRow>> {
+    let all = sqlx::query("SELECT * FROM names ORDER BY name, tag").fetch_all(records);
+    all.await?.iter().map(name_row).collect()
 }
 
 async fn add_pack(

@@ -10,7 +10,8 @@ use wire::Digest;
 
 use crate::lease::Lease;
 use crate::open::Repo;
-use crate::read::{ReadError, damaged, open_frame};
+use crate::packs;
+use crate::read::{ReadError, damaged};
 use crate::storage::pack_key;
 
 /// Ranges in flight: one waits for the disk while the other decompresses.
@@ -105,9 +106,10 @@ fn decode(
         let from = index(wanted.at.offset.saturating_sub(start));
         let to = from.saturating_add(index(wanted.at.frame_len.into()));
         let frame = range.get(from..to).unwrap_or_default();
-        let bytes = open_frame(&mut opener, &wanted.id, wanted.plain_len, frame)
+        let mut plain = Vec::new();
+        packs::prove(frame, &wanted.id, wanted.plain_len, &mut opener, &mut plain)
             .map_err(|source| damaged(&pack, wanted.at.offset, source))?;
-        Ok(Fetched { chunk: wanted.chunk, bytes })
+        Ok(Fetched { chunk: wanted.chunk, bytes: plain.into() })
     };
     wanted.iter().map(open).collect()
 }

@@ -14,10 +14,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use store_format::PackName;
-use store_format::frame::FrameError;
 use wire::Digest;
 
-use crate::database::garbage::{Change, Deleted, Purpose, Sentence, Waiting};
+use crate::database::garbage::{Change, Deleted, Sentence, Waiting};
 use crate::lease::Lease;
 use crate::open::Repo;
 use crate::read::ReadError;
@@ -86,7 +85,8 @@ pub struct GarbageReport {
 pub enum GarbageError {
     /// One at a time.
     #[error(
-        "another gc is at work in this store: wait for it; one that was killed counts for ten minutes"
+        "another gc or repair is at work in this store: wait for it; one that was killed counts for \
+         ten minutes"
     )]
     Busy,
     /// It is not known what an image needs.
@@ -99,16 +99,8 @@ pub enum GarbageError {
         source: ReadError,
     },
     /// A pack that was to be written anew is damaged.
-    #[error("{key} in the store is damaged at byte {offset}: run `ingot check --data`")]
-    Pack {
-        /// File in the store.
-        key: String,
-        /// Offset of the frame.
-        offset: u64,
-        /// Why.
-        #[source]
-        source: FrameError,
-    },
+    #[error("what is needed of a pack cannot be written anew")]
+    Pack(#[from] ReadError),
     /// Images and names changed all the time.
     #[error("images were added or renamed all the while: try again")]
     Restless,
@@ -127,14 +119,14 @@ impl Repo {
     /// What [`Repo::collect_garbage`] would do now. Changes nothing.
     pub async fn garbage(&self) -> Result<GarbagePlan, GarbageError> {
         let marked = self.mark().await?;
-        let waiting = self.database.waiting("").await?;
+        let waiting = self.database.waiting().await?;
         Ok(marked.plan(&waiting))
     }
 
     /// Removes what nothing needs, beside imports and readers; one collection
     /// at a time.
     pub async fn collect_garbage(self: &Arc<Self>) -> Result<GarbageReport, GarbageError> {
-        let lease = self.lease(Purpose::Collect).await?.ok_or(GarbageError::Busy)?;
+        let lease = self.lease_to_collect().await?.ok_or(GarbageError::Busy)?;
         let done = self.collect(&lease).await;
         lease.end().await;
         done
@@ -172,19 +164,12 @@ impl Repo {
         written: &BTreeSet<PackName>,
         report: &mut GarbageReport,
     ) -> Result<(), GarbageError> {
-        self.database.drop_expired_leases(self.database.now_ms()).await?;
-        loop {
-            let deleted = self.database.delete_condemned(lease.id(), &self.storage).await?;
-            report.deleted += deleted.objects;
-            report.freed_bytes += deleted.bytes;
-            match deleted {
-                Deleted { lapsed: true, .. } => return Err(GarbageError::Lapsed),
-                Deleted { more: true, .. } => tokio::time::sleep(BREATH).await,
-                Deleted { failed: Some(error), .. } => return Err(error.into()),
-                _ => break,
-            }
+        let deleted = self.delete_condemned(lease).await?;
+        if deleted.lapsed {
+            return Err(GarbageError::Lapsed);
         }
-        let Waiting { objects, bytes, .. } = self.database.waiting(lease.id()).await?;
+        (report.deleted, report.freed_bytes) = (deleted.objects, deleted.bytes);
+        let Waiting { objects, bytes } = self.database.waiting().await?;
         (report.kept, report.kept_bytes) = (objects, bytes);
         for pack in written {
             let len = self.storage.len(&pack_key(pack)).await?;
@@ -193,6 +178,25 @@ impl Repo {
         // The index forgets the packs that are gone.
         self.catch_up().await?;
         Ok(())
+    }
+}
+
+impl Repo {
+    /// Deletes what is condemned and no lease keeps, a part at a time.
+    pub(crate) async fn delete_condemned(&self, lease: &Lease) -> Result<Deleted, StorageError> {
+        self.database.drop_expired_leases(self.database.now_ms()).await?;
+        let mut all = Deleted::default();
+        loop {
+            let part = self.database.delete_condemned(lease.id(), &self.storage).await?;
+            all.objects += part.objects;
+            all.bytes += part.bytes;
+            all.lapsed = part.lapsed;
+            match part {
+                Deleted { more: true, .. } => tokio::time::sleep(BREATH).await,
+                Deleted { failed: Some(error), .. } => return Err(error),
+                _ => return Ok(all),
+            }
+        }
     }
 }
 

@@ -65,6 +65,12 @@ impl Snapshot {
         places.find(|place| self.alive.contains(&place.pack))
     }
 
+    /// Where a chunk is, in another than these packs.
+    pub(crate) fn get_beside(&self, id: &Digest, not: &HashSet<PackName>) -> Option<Place> {
+        let mut places = self.segments.iter().filter_map(|mapped| mapped.segment()?.get(id));
+        places.find(|place| self.alive.contains(&place.pack) && !not.contains(&place.pack))
+    }
+
     /// Where a chunk is or was.
     pub(crate) fn get_any(&self, id: &Digest) -> Option<Place> {
         self.segments.iter().find_map(|mapped| mapped.segment()?.get(id))
@@ -86,10 +92,7 @@ impl Index {
     /// said is read from the packs again.
     pub(crate) async fn open(storage: Storage) -> Result<Index, StorageError> {
         let index = Index { storage, now: RwLock::default() };
-        for name in index.load()? {
-            tracing::warn!(segment = name, "index segment is damaged; it is built again");
-            index.storage.delete_local(&storage::index_key(&name)).await?;
-        }
+        index.drop_segments(&index.load()?).await?;
         Ok(index)
     }
 
@@ -102,16 +105,34 @@ impl Index {
             damaged.map(|mapped| mapped.name.clone()).collect::<Vec<_>>()
         });
         let damaged = work.await.map_err(|e| StorageError::new(storage::INDEX, Box::new(e)))?;
+        self.drop_segments(&damaged).await
+    }
+
+    /// Removes the segments of these files.
+    pub(crate) async fn drop_files(&self, files: &[String]) -> Result<(), StorageError> {
+        let names =
+            self.snapshot().segments.iter().map(|mapped| mapped.name.clone()).collect::<Vec<_>>();
+        let key = |name: &String| storage::index_key(name).to_string();
+        let wrong: Vec<_> = names.into_iter().filter(|name| files.contains(&key(name))).collect();
+        self.drop_segments(&wrong).await
+    }
+
+    async fn drop_segments(&self, damaged: &[String]) -> Result<(), StorageError> {
         for name in damaged {
             tracing::warn!(segment = name, "index segment is damaged; it is built again");
-            self.change(|now| {
-                let left = now.segments.iter().filter(|mapped| mapped.name != name);
-                now.segments = Arc::new(left.cloned().collect());
-            });
-            match self.storage.delete_local(&storage::index_key(&name)).await {
-                Ok(()) | Err(StorageError::Missing { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        }
+        self.remove(damaged).await
+    }
+
+    /// Removes segments: from what counts first, then their files. Another
+    /// process may have removed them too.
+    async fn remove(&self, names: &[String]) -> Result<(), StorageError> {
+        self.change(|now| {
+            let left = now.segments.iter().filter(|mapped| !names.contains(&mapped.name));
+            now.segments = Arc::new(left.cloned().collect());
+        });
+        for name in names {
+            self.storage.delete_local(&storage::index_key(name)).await?;
         }
         Ok(())
     }
@@ -204,19 +225,8 @@ impl Index {
             return Ok(());
         }
         self.write(&gather(&small, &self.snapshot().dead)).await?;
-        let names: HashSet<&str> = small.iter().map(|mapped| mapped.name.as_str()).collect();
-        self.change(|now| {
-            let left = now.segments.iter().filter(|mapped| !names.contains(mapped.name.as_str()));
-            now.segments = Arc::new(left.cloned().collect());
-        });
-        for mapped in &small {
-            match self.storage.delete_local(&storage::index_key(&mapped.name)).await {
-                // Another process merged them too.
-                Ok(()) | Err(StorageError::Missing { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        let names: Vec<String> = small.iter().map(|mapped| mapped.name.clone()).collect();
+        self.remove(&names).await
     }
 
     async fn write(&self, packs: &[(PackName, Vec<Entry>)]) -> Result<(), StorageError> {

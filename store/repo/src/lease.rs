@@ -54,15 +54,20 @@ fn new_id() -> Result<String, StorageError> {
 }
 
 impl Repo {
-    /// Takes a lease. Nothing, where it is for a collection and another one is
-    /// under way.
-    pub(crate) async fn lease(&self, purpose: Purpose) -> Result<Option<Lease>, StorageError> {
+    /// Takes a lease to import or to read.
+    pub(crate) async fn lease(&self, purpose: Purpose) -> Result<Lease, StorageError> {
+        let id = new_id()?;
+        let expires_ms = self.database.now_ms().saturating_add(LEASE_MS);
+        let began = self.database.begin_lease(&id, purpose, expires_ms).await?;
+        Ok(Lease::new(id, self.database.clone(), began))
+    }
+
+    /// Takes the lease of the one who may condemn and delete. Nothing, where
+    /// somebody else has it.
+    pub(crate) async fn lease_to_collect(&self) -> Result<Option<Lease>, StorageError> {
         let (id, now) = (new_id()?, self.database.now_ms());
-        let begun = self.database.begin_lease(&id, purpose, now, now.saturating_add(LEASE_MS));
-        let Some(began) = begun.await? else { return Ok(None) };
-        let database = self.database.clone();
-        let renewal = tokio::spawn(renew(database.clone(), id.clone()));
-        Ok(Some(Lease { id, database, began, renewal, ended: false }))
+        let begun = self.database.begin_collection(&id, now, now.saturating_add(LEASE_MS)).await?;
+        Ok(begun.map(|began| Lease::new(id, self.database.clone(), began)))
     }
 
     /// A lease for reading, by an index that knows what it does not keep.
@@ -75,8 +80,8 @@ impl Repo {
             }
             other => other?,
         };
-        self.follow(lease.as_ref().map_or(0, |lease| lease.began)).await?;
-        Ok(lease)
+        self.follow(lease.began).await?;
+        Ok(Some(lease))
     }
 
     /// Keeps what is stored for an hour, for those who are told now where the
@@ -95,11 +100,9 @@ impl Repo {
         }
         let id = known.map_or_else(new_id, |pull| Ok(pull.id))?;
         let expires_ms = now.saturating_add(PULL_MS);
-        let begun = self.database.begin_lease(&id, Purpose::Read, now, expires_ms).await;
-        let epoch = match begun {
-            Ok(Some(epoch)) => epoch,
-            Ok(None) | Err(StorageError::Denied { .. }) => return self.follow(epoch).await,
-            Err(error) => return Err(error),
+        let epoch = match self.database.begin_lease(&id, Purpose::Read, expires_ms).await {
+            Err(StorageError::Denied { .. }) => return self.follow(epoch).await,
+            other => other?,
         };
         *self.pulls.0.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Pull { id, epoch, expires_ms });
@@ -120,6 +123,11 @@ async fn renew(database: Database, id: String) {
 }
 
 impl Lease {
+    fn new(id: String, database: Database, began: u64) -> Lease {
+        let renewal = tokio::spawn(renew(database.clone(), id.clone()));
+        Lease { id, database, began, renewal, ended: false }
+    }
+
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
@@ -177,6 +185,10 @@ mod tests {
         // What a collection does first.
         database.drop_expired_leases(now).await.unwrap();
         repo.lease_pulls().await.unwrap();
-        assert_eq!(database.waiting("").await.unwrap().leases, 1);
+        let leases: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM leases")
+            .fetch_one(database.pool())
+            .await
+            .unwrap();
+        assert_eq!(leases, 1);
     }
 }

@@ -1,4 +1,4 @@
-//! A store of images: ingest, read, check.
+//! A store of images: ingest, read, check, repair.
 //!
 //! Bytes are in an object store (a local folder for now), records in SQLite,
 //! and an index of the chunks in memory-mapped files beside it. Packs are the
@@ -33,6 +33,7 @@ mod open;
 mod packer;
 mod packs;
 mod read;
+mod repair;
 #[cfg(test)]
 mod simulation;
 mod source;
@@ -48,5 +49,8 @@ pub use layout::LayoutError;
 pub use open::{OpenError, Repo};
 pub use packs::{PackBytes, PackRead};
 pub use read::{Piece, ReadError};
+pub use repair::{
+    Donor, DonorError, RepairError, RepairPlan, RepairReport, Repaired, SalvagePlan, Taken,
+};
 pub use source::Source;
 pub use storage::{Storage, StorageError};

@@ -8,8 +8,11 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
+use sha2::{Digest as _, Sha256};
+use store_format::frame::{FrameError, Header, Opener};
 use store_format::pack::{self, Entry, Trailer};
 use store_format::{DecodeError, PackName};
+use wire::Digest;
 
 use crate::storage::{Storage, StorageError, pack_key};
 
@@ -45,6 +48,54 @@ pub(crate) async fn table(
         _ => storage.get_range(&key, offset..at).await?,
     };
     Ok(pack::decode_table(&trailer, &bytes, offset)?)
+}
+
+/// Whether these are the bytes that the name names.
+pub(crate) fn is_named(bytes: &[u8], name: &PackName) -> bool {
+    Sha256::digest(bytes)[..] == name.0
+}
+
+/// All bytes of a pack, as far as a pack can have them: more are no part of it.
+pub(crate) async fn bytes(storage: &Storage, name: &PackName) -> Result<Bytes, StorageError> {
+    let key = pack_key(name);
+    match storage.len(&key).await?.min(pack::BYTES_MAX) {
+        0 => Ok(Bytes::new()),
+        len => storage.get_range(&key, 0..len).await,
+    }
+}
+
+/// Whether a pack is there and has the bytes that its name names.
+pub(crate) async fn is_whole(storage: &Storage, name: &PackName) -> Result<bool, StorageError> {
+    let bytes = match bytes(storage, name).await {
+        Err(StorageError::Missing { .. }) => return Ok(false),
+        other => other?,
+    };
+    let (key, name) = (pack_key(name), *name);
+    let hash = tokio::task::spawn_blocking(move || is_named(&bytes, &name));
+    hash.await.map_err(|e| StorageError::new(key.as_ref(), Box::new(e)))
+}
+
+/// The bytes of an entry's frame, as far as the pack has them.
+pub(crate) fn frame_of<'a>(pack: &'a [u8], entry: &Entry) -> &'a [u8] {
+    let start = usize::try_from(entry.offset).unwrap_or(usize::MAX);
+    let len = usize::try_from(entry.frame_len).unwrap_or(usize::MAX);
+    pack.get(start..start.saturating_add(len)).unwrap_or_default()
+}
+
+/// Puts the chunk that a frame must be of into `plain`, proven.
+pub(crate) fn prove(
+    frame: &[u8],
+    id: &Digest,
+    plain_len: u32,
+    opener: &mut Opener,
+    plain: &mut Vec<u8>,
+) -> Result<Header, FrameError> {
+    let header = Header::decode(frame)?;
+    if header.id != *id || header.plain_len != plain_len {
+        return Err(FrameError::Digest { id: *id });
+    }
+    opener.open(&header, frame.get(Header::LEN..).unwrap_or_default(), plain)?;
+    Ok(header)
 }
 
 /// Some bytes of a pack, as a stream.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use store_format::frame::{FrameError, Header, Opener};
+use store_format::frame::{FrameError, Opener};
 use store_format::{
     ChunkTable, DecodeError, EnvelopeError, Extent, Locations, PackName, PlanError, PlanLimits,
     RangeRequest, plan,
@@ -14,6 +14,7 @@ use store_format::{
 use wire::Digest;
 
 use crate::open::Repo;
+use crate::packs;
 use crate::storage::{StorageError, pack_key};
 
 /// Plain bytes that are read together.
@@ -221,10 +222,12 @@ impl Reading {
                 usize::try_from(at.offset.saturating_sub(request.start)).unwrap_or(usize::MAX);
             let frame_len = usize::try_from(at.frame_len).unwrap_or(usize::MAX);
             let frame = bytes.get(from..from.saturating_add(frame_len)).unwrap_or_default();
-            let plain = open_frame(&mut opener, &id, len, frame)
+            let mut plain = Vec::new();
+            packs::prove(frame, &id, len, &mut opener, &mut plain)
                 .map_err(|source| damaged(&request.pack, at.offset, source))?;
-            opened.insert(id, plain.clone());
-            pieces.push(Piece::Data { offset, bytes: plain });
+            let bytes = Bytes::from(plain);
+            opened.insert(id, bytes.clone());
+            pieces.push(Piece::Data { offset, bytes });
         }
         Ok(pieces)
     }
@@ -232,20 +235,4 @@ impl Reading {
 
 pub(crate) fn damaged(pack: &PackName, offset: u64, source: FrameError) -> ReadError {
     ReadError::Pack { key: pack_key(pack).to_string(), offset, source }
-}
-
-/// The plain bytes of the chunk that a frame must be of.
-pub(crate) fn open_frame(
-    opener: &mut Opener,
-    id: &Digest,
-    plain_len: u32,
-    frame: &[u8],
-) -> Result<Bytes, FrameError> {
-    let header = Header::decode(frame)?;
-    if header.id != *id || header.plain_len != plain_len {
-        return Err(FrameError::Digest { id: *id });
-    }
-    let mut plain = Vec::new();
-    opener.open(&header, frame.get(Header::LEN..).unwrap_or_default(), &mut plain)?;
-    Ok(Bytes::from(plain))
 }

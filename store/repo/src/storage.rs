@@ -152,15 +152,12 @@ impl Storage {
 
     /// Deletes an object; one that is gone already is fine.
     pub(crate) async fn delete(&self, key: &str) -> Result<(), StorageError> {
-        let key = Key::from(key);
-        match self.objects.delete(&key).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(StorageError::object(&key, error)),
-        }
+        delete(&self.objects, &Key::from(key)).await
     }
 
+    /// As [`Storage::delete`], for a file in `home`.
     pub(crate) async fn delete_local(&self, key: &Key) -> Result<(), StorageError> {
-        self.local.delete(key).await.map_err(|e| StorageError::object(key, e))
+        delete(&self.local, key).await
     }
 
     /// A whole object of at most `limit` bytes.
@@ -241,6 +238,13 @@ async fn put(store: &Arc<dyn ObjectStore>, key: &Key, bytes: Bytes) -> Result<()
     let payload = PutPayload::from_bytes(bytes);
     store.put(key, payload).await.map_err(|e| StorageError::object(key, e))?;
     Ok(())
+}
+
+async fn delete(store: &Arc<dyn ObjectStore>, key: &Key) -> Result<(), StorageError> {
+    match store.delete(key).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(StorageError::object(key, error)),
+    }
 }
 
 const PACKS: &str = "packs";

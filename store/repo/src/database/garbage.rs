@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{Row, Sqlite, SqliteExecutor, Transaction};
 use store_format::PackName;
 use wire::Digest;
 
-use super::{Database, ImageRow, NameRow, failed, image_row, name_row, number, to_sql};
+use super::{Database, ImageRow, NameRow, failed, images, names, number, to_sql};
+use crate::packs;
 use crate::storage::{Storage, StorageError, pack_key};
 
 /// Objects that are deleted in one transaction, which keeps writers waiting.
@@ -53,6 +54,17 @@ pub(crate) struct Sentence {
     pub needed_packs: Vec<PackName>,
 }
 
+/// What a repair takes away, and what is needed instead.
+#[derive(Debug, Default)]
+pub(crate) struct Removal {
+    /// Damaged packs and their bytes.
+    pub damaged: Vec<(PackName, u64)>,
+    /// Packs that are not there, and that no image needs any more.
+    pub missing: Vec<PackName>,
+    /// Packs that have what images need.
+    pub needed: Vec<PackName>,
+}
+
 /// What became of a change that depends on what others did meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -81,42 +93,44 @@ pub(crate) struct Deleted {
 pub(crate) struct Waiting {
     pub objects: u64,
     pub bytes: u64,
-    pub leases: u64,
 }
 
 impl Database {
-    /// Records a lease, or lets it live on. Returns the epoch; nothing where a
-    /// collection was to begin and another one is under way.
+    /// Records a lease, or lets it live on. Returns the epoch.
     pub(crate) async fn begin_lease(
         &self,
         id: &str,
         purpose: Purpose,
+        expires_ms: u64,
+    ) -> Result<u64, StorageError> {
+        let begin = async {
+            let mut change = self.begin().await?;
+            let epoch = add_lease(&mut change, id, purpose, expires_ms).await?;
+            change.commit().await?;
+            Ok(epoch)
+        };
+        begin.await.map_err(failed)
+    }
+
+    /// Records the lease of a collection. Nothing where another one is under
+    /// way.
+    pub(crate) async fn begin_collection(
+        &self,
+        id: &str,
         now_ms: u64,
         expires_ms: u64,
     ) -> Result<Option<u64>, StorageError> {
         let begin = async {
             let mut change = self.begin().await?;
-            if purpose == Purpose::Collect {
-                drop_expired(&mut change, now_ms).await?;
-                let busy = sqlx::query("SELECT 1 FROM leases WHERE purpose = $1")
-                    .bind(purpose.word())
-                    .fetch_optional(&mut *change)
-                    .await?;
-                if busy.is_some() {
-                    return Ok(None);
-                }
+            drop_expired(&mut change, now_ms).await?;
+            let busy = sqlx::query("SELECT 1 FROM leases WHERE purpose = $1")
+                .bind(Purpose::Collect.word())
+                .fetch_optional(&mut *change)
+                .await?;
+            if busy.is_some() {
+                return Ok(None);
             }
-            let epoch = epoch(&mut change).await?;
-            sqlx::query(
-                "INSERT INTO leases (id, purpose, began, expires_ms) VALUES ($1, $2, $3, $4) \
-                 ON CONFLICT (id) DO UPDATE SET expires_ms = excluded.expires_ms",
-            )
-            .bind(id)
-            .bind(purpose.word())
-            .bind(to_sql(epoch))
-            .bind(to_sql(expires_ms))
-            .execute(&mut *change)
-            .await?;
+            let epoch = add_lease(&mut change, id, Purpose::Collect, expires_ms).await?;
             change.commit().await?;
             Ok(Some(epoch))
         };
@@ -152,9 +166,7 @@ impl Database {
     /// An object that is about to be written under the name of its content is
     /// no longer condemned.
     pub(crate) async fn revive(&self, key: &str) -> Result<(), StorageError> {
-        let done =
-            sqlx::query("DELETE FROM condemned WHERE object = $1").bind(key).execute(&self.pool);
-        done.await.map(|_| ()).map_err(failed)
+        spare(&self.pool, key).await.map_err(failed)
     }
 
     /// Keys of all condemned objects.
@@ -195,6 +207,44 @@ impl Database {
         condemn.await.map_err(failed)
     }
 
+    /// Condemns damaged packs, as far as they still are: an import may have
+    /// written one anew, and nobody can while this looks. Imports that began
+    /// before may have counted on them and can no longer be recorded. Returns
+    /// the packs; nothing where the lease is gone.
+    pub(crate) async fn condemn_damaged(
+        &self,
+        lease: &str,
+        storage: &Storage,
+        removal: &Removal,
+        now_ms: u64,
+    ) -> Result<Option<Vec<PackName>>, StorageError> {
+        let mut change = self.begin().await.map_err(failed)?;
+        if !holds(&mut change, lease).await.map_err(failed)? {
+            return Ok(None);
+        }
+        let mut sentence = Sentence { needed_packs: removal.needed.clone(), ..Sentence::default() };
+        for (pack, bytes) in &removal.damaged {
+            if !packs::is_whole(storage, pack).await? {
+                sentence.objects.push((pack_key(pack).to_string(), *bytes));
+                sentence.packs.push(*pack);
+            }
+        }
+        let damaged = sentence.packs.clone();
+        sentence.packs.extend(&removal.missing);
+        let condemn = async {
+            if !damaged.is_empty() {
+                sqlx::query("DELETE FROM leases WHERE purpose = $1")
+                    .bind(Purpose::Import.word())
+                    .execute(&mut *change)
+                    .await?;
+            }
+            write_sentence(&mut change, &sentence, now_ms).await?;
+            change.commit().await
+        };
+        condemn.await.map_err(failed)?;
+        Ok(Some(damaged))
+    }
+
     /// Forgets the leases whose holders were silent for too long. Durable before
     /// anything is deleted on its strength: a lease that came back after a
     /// deletion was undone would promise what is gone.
@@ -207,9 +257,9 @@ impl Database {
         drop.await.map_err(failed)
     }
 
-    /// Deletes some of the condemned objects that no lease keeps. Whoever wants to write one of them waits for the
-    /// end of this transaction, so that a new object is never deleted for an
-    /// old one.
+    /// Deletes some of the condemned objects that no lease keeps. Whoever wants to
+    /// write one of them waits for the end of this transaction, so that a new
+    /// object is never deleted for an old one.
     pub(crate) async fn delete_condemned(
         &self,
         lease: &str,
@@ -236,11 +286,7 @@ impl Database {
                 deleted.failed.get_or_insert(error);
                 continue;
             }
-            sqlx::query("DELETE FROM condemned WHERE object = $1")
-                .bind(&key)
-                .execute(&mut *change)
-                .await
-                .map_err(failed)?;
+            spare(&mut *change, &key).await.map_err(failed)?;
             deleted.objects += 1;
             deleted.bytes += number(row, "bytes").map_err(failed)?;
         }
@@ -249,28 +295,41 @@ impl Database {
         Ok(deleted)
     }
 
-    /// What is condemned and not deleted yet, and how many leases there are
-    /// beside this one.
-    pub(crate) async fn waiting(&self, lease: &str) -> Result<Waiting, StorageError> {
+    /// What is condemned and not deleted yet.
+    pub(crate) async fn waiting(&self) -> Result<Waiting, StorageError> {
         let read = async {
             let row = sqlx::query(
-                "SELECT COUNT(*) AS objects, COALESCE(SUM(bytes), 0) AS bytes, \
-                 (SELECT COUNT(*) FROM leases WHERE id <> $1) AS leases FROM condemned",
+                "SELECT COUNT(*) AS objects, COALESCE(SUM(bytes), 0) AS bytes FROM condemned",
             )
-            .bind(lease)
             .fetch_one(&self.pool)
             .await?;
-            Ok(Waiting {
-                objects: number(&row, "objects")?,
-                bytes: number(&row, "bytes")?,
-                leases: number(&row, "leases")?,
-            })
+            Ok(Waiting { objects: number(&row, "objects")?, bytes: number(&row, "bytes")? })
         };
         read.await.map_err(failed)
     }
 }
 
 type Tx = Transaction<'static, Sqlite>;
+
+async fn add_lease(
+    change: &mut Tx,
+    id: &str,
+    purpose: Purpose,
+    expires_ms: u64,
+) -> sqlx::Result<u64> {
+    let epoch = epoch(change).await?;
+    sqlx::query(
+        "INSERT INTO leases (id, purpose, began, expires_ms) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (id) DO UPDATE SET expires_ms = excluded.expires_ms",
+    )
+    .bind(id)
+    .bind(purpose.word())
+    .bind(to_sql(epoch))
+    .bind(to_sql(expires_ms))
+    .execute(&mut **change)
+    .await?;
+    Ok(epoch)
+}
 
 /// Ends a lease with the change that it was for, whose objects are needed from
 /// now on. False where the lease is gone: some of them may be, too.
@@ -279,18 +338,15 @@ pub(super) async fn redeem(change: &mut Tx, id: &str, needed: &[String]) -> sqlx
         return Ok(false);
     }
     sqlx::query("DELETE FROM leases WHERE id = $1").bind(id).execute(&mut **change).await?;
-    spare(change, needed).await?;
+    for key in needed {
+        spare(&mut **change, key).await?;
+    }
     Ok(true)
 }
 
-async fn spare(change: &mut Tx, keys: &[String]) -> sqlx::Result<()> {
-    for key in keys {
-        sqlx::query("DELETE FROM condemned WHERE object = $1")
-            .bind(key)
-            .execute(&mut **change)
-            .await?;
-    }
-    Ok(())
+async fn spare(records: impl SqliteExecutor<'_>, key: &str) -> sqlx::Result<()> {
+    let done = sqlx::query("DELETE FROM condemned WHERE object = $1").bind(key).execute(records);
+    done.await.map(|_| ())
 }
 
 async fn holds(change: &mut Tx, id: &str) -> sqlx::Result<bool> {
@@ -312,15 +368,7 @@ async fn epoch(change: &mut Tx) -> sqlx::Result<u64> {
 }
 
 async fn records(read: &mut Tx) -> sqlx::Result<Records> {
-    let images = sqlx::query("SELECT * FROM images ORDER BY created_ms, digest")
-        .fetch_all(&mut **read)
-        .await?;
-    let names =
-        sqlx::query("SELECT * FROM names ORDER BY name, tag").fetch_all(&mut **read).await?;
-    Ok(Records {
-        images: images.iter().map(image_row).collect::<Result<_, _>>()?,
-        names: names.iter().map(name_row).collect::<Result<_, _>>()?,
-    })
+    Ok(Records { images: images(&mut **read).await?, names: names(&mut **read).await? })
 }
 
 async fn write_sentence(change: &mut Tx, sentence: &Sentence, now_ms: u64) -> sqlx::Result<()> {
@@ -347,7 +395,7 @@ async fn write_sentence(change: &mut Tx, sentence: &Sentence, now_ms: u64) -> sq
     }
     for pack in &sentence.needed_packs {
         super::add_pack(change, pack, now_ms).await?;
-        spare(change, &[pack_key(pack).to_string()]).await?;
+        spare(&mut **change, pack_key(pack).as_ref()).await?;
     }
     Ok(())
 }

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use store_format::PackName;
-use store_format::frame::{FrameError, Header, Opener};
-use store_format::pack::{self, BYTES_MAX, Entry};
+use store_format::frame::Opener;
+use store_format::pack::{self, BYTES_MAX};
 use tokio::runtime::Handle;
 
 use super::GarbageError;
 use super::mark::Marked;
 use crate::open::Repo;
 use crate::packer::Packer;
+use crate::packs;
+use crate::read::damaged;
 use crate::storage::{StorageError, pack_key};
 
 impl Repo {
@@ -42,7 +44,7 @@ fn copy_needed(
 ) -> Result<(), GarbageError> {
     let key = || pack_key(name).to_string();
     let entries = pack::entries(bytes).map_err(|e| StorageError::new(&key(), Box::new(e)))?;
-    let mut opener = Opener::default();
+    let (mut opener, mut plain) = (Opener::default(), Vec::new());
     let wanted: Vec<_> = entries.iter().filter(|entry| marked.needs(name, entry.offset)).collect();
     if wanted.len() != marked.needed_frames(name) {
         return Err(
@@ -50,26 +52,10 @@ fn copy_needed(
         );
     }
     for entry in wanted {
-        let (header, frame) = proven(bytes, entry, &mut opener)
-            .map_err(|source| GarbageError::Pack { key: key(), offset: entry.offset, source })?;
+        let frame = packs::frame_of(bytes, entry);
+        let header = packs::prove(frame, &entry.id, entry.plain_len, &mut opener, &mut plain)
+            .map_err(|source| damaged(name, entry.offset, source))?;
         packer.push(&header, frame)?;
     }
     Ok(())
-}
-
-/// The frame of an entry, if it has the chunk that it should have.
-fn proven<'a>(
-    pack: &'a [u8],
-    entry: &Entry,
-    opener: &mut Opener,
-) -> Result<(Header, &'a [u8]), FrameError> {
-    let start = usize::try_from(entry.offset).unwrap_or(usize::MAX);
-    let len = usize::try_from(entry.frame_len).unwrap_or(usize::MAX);
-    let frame = pack.get(start..start.saturating_add(len)).unwrap_or_default();
-    let header = Header::decode(frame)?;
-    if header != entry.header() {
-        return Err(FrameError::Digest { id: entry.id });
-    }
-    opener.open(&header, frame.get(Header::LEN..).unwrap_or_default(), &mut Vec::new())?;
-    Ok((header, frame))
 }

@@ -7,9 +7,10 @@
 
 mod contents;
 mod cut;
+pub(crate) mod cuts;
 mod pack;
 mod scan;
-mod work;
+pub(crate) mod work;
 
 use std::collections::{BTreeMap, HashSet};
 use std::num::NonZero;
@@ -139,8 +140,8 @@ pub enum ImportError {
     Seal(#[from] SealError),
     /// It was taken for dead.
     #[error(
-        "garbage was removed from the store while the import stood still for minutes, and what \
-         it relied on may be gone: import again"
+        "something that the import relies on may have been removed from the store meanwhile: as \
+         garbage, because it stood still for minutes, or as damaged: import again"
     )]
     Lapsed,
     /// A thread of the import ended early, which is a defect of this program.
@@ -185,7 +186,7 @@ impl Repo {
         if let Some(reference) = options.reference.as_ref().filter(|r| r.digest.is_some()) {
             return Err(ImportError::Reference { reference: reference.clone() });
         }
-        let lease = self.lease(Purpose::Import).await?.ok_or(ImportError::Broken)?;
+        let lease = self.lease(Purpose::Import).await?;
         // Chunks in packs that are gone, or soon will be, must not count as stored.
         self.catch_up().await?;
         let known = self.index.snapshot();

@@ -12,7 +12,7 @@ use super::scan::{Batch, Item};
 use crate::index::Snapshot;
 
 /// Level of zstd.
-pub(super) const LEVEL: i32 = 3;
+pub(crate) const LEVEL: i32 = 3;
 
 /// A batch with the names of its chunks and the frames of those that seemed new.
 pub(super) struct Worked {

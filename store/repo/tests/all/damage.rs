@@ -8,14 +8,14 @@ use crate::common::{Lab, MIB, gpt_disk, noise, options, sparse};
 use store_repo::{ExportError, OpenError, Repo};
 
 /// Changes one byte.
-fn flip(path: &Path, offset: usize) {
+pub fn flip(path: &Path, offset: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[offset] ^= 0x40;
     fs::write(path, bytes).unwrap();
 }
 
 /// The file's key in the store.
-fn key(lab: &Lab, path: &Path) -> String {
+pub fn key(lab: &Lab, path: &Path) -> String {
     let store = fs::canonicalize(lab.store()).unwrap();
     fs::canonicalize(path).unwrap().strip_prefix(store).unwrap().display().to_string()
 }
@@ -317,7 +317,7 @@ async fn packs_that_the_disk_does_not_give_do_not_shut_the_store() {
 }
 
 #[tokio::test]
-async fn the_advice_for_a_damaged_pack_works_while_the_store_is_open() {
+async fn a_damaged_pack_may_be_removed_while_the_store_is_open() {
     for table_too in [false, true] {
         let lab = Lab::new().await;
         let disk = gpt_disk(&lab.path("disk"), 512, 1);
@@ -337,7 +337,7 @@ async fn the_advice_for_a_damaged_pack_works_while_the_store_is_open() {
         }
         let report = lab.repo.check(true).await.unwrap();
         let problem = report.problems.iter().find(|p| p.file == key(&lab, &pack)).unwrap();
-        assert!(problem.advice.starts_with("remove the file, then import"), "{problem:?}");
+        assert!(problem.advice.starts_with("`ingot check --repair`"), "{problem:?}");
         let mut both = [digest, other];
         both.sort_unstable();
         assert_eq!(problem.images, both, "{problem:?}");

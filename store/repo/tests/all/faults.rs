@@ -13,7 +13,7 @@ use store_repo::{ImportError, Imported, OpenError, Repo};
 use wire::Digest;
 
 /// Set for the process that does the work: the folder.
-const FOLDER: &str = "STORE_TEST_FOLDER";
+pub const FOLDER: &str = "STORE_TEST_FOLDER";
 /// And how it ends.
 const FAULT: &str = "STORE_TEST_FAULT";
 
@@ -109,6 +109,16 @@ fn child(folder: &Path, fault: &str, wrapper: &[&str]) -> Output {
 /// A process that collects the garbage of a store.
 pub fn child_to_collect(store: &Path, fault: &str) -> Output {
     child_that("garbage::the_collection_of_a_child", store, fault, &[])
+}
+
+/// A process that repairs a store.
+pub fn child_to_repair(folder: &Path, fault: &str) -> Output {
+    child_that("repair::faults::the_repair_of_a_child", folder, fault, &[])
+}
+
+/// A process that names an image, and whose system calls go wrong as strace is told.
+pub fn child_to_tag(folder: &Path, trace: &[&str]) -> Output {
+    child_that("repair::faults::the_tag_of_a_child", folder, "none", trace)
 }
 
 fn child_that(does: &str, folder: &Path, fault: &str, wrapper: &[&str]) -> Output {

@@ -10,7 +10,9 @@ use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection};
 use store_format::Locations;
-use store_repo::{GarbageError, GarbageReport, ImportError, Imported, Piece, Repo, Source};
+use store_repo::{
+    GarbageError, GarbageReport, ImportError, Imported, Piece, ReadError, Repo, Source,
+};
 use tokio::task::JoinHandle;
 
 use crate::common::faulty::{Fault, Plan, storage};
@@ -18,7 +20,7 @@ use crate::common::{Lab, MIB, import, noise, open, options, sparse};
 use crate::faults::{child_to_collect, child_work};
 
 /// Runs a statement on the records, as nothing but a test may.
-async fn sql(store: &Path, statement: &str) {
+pub async fn sql(store: &Path, statement: &str) {
     let options = SqliteConnectOptions::new().filename(store.join("store.db"));
     let mut records = SqliteConnection::connect_with(&options).await.unwrap();
     sqlx::query(AssertSqlSafe(statement)).execute(&mut records).await.unwrap();
@@ -26,15 +28,15 @@ async fn sql(store: &Path, statement: &str) {
 }
 
 /// As if all who took a lease had been silent for long.
-async fn expire_leases(store: &Path) {
+pub async fn expire_leases(store: &Path) {
     sql(store, "UPDATE leases SET expires_ms = 0").await;
 }
 
-async fn whole(repo: &Arc<Repo>) {
+pub async fn whole(repo: &Arc<Repo>) {
     assert_eq!(repo.check(true).await.unwrap().problems, []);
 }
 
-async fn same(lab: &Lab, repo: &Arc<Repo>, image: &Imported, disk: &Path) {
+pub async fn same(lab: &Lab, repo: &Arc<Repo>, image: &Imported, disk: &Path) {
     let to = lab.path("exported");
     repo.export(&image.digest, &to).await.unwrap();
     assert!(fs::read(&to).unwrap() == fs::read(disk).unwrap(), "{}", disk.display());
@@ -94,12 +96,12 @@ async fn what_no_name_needs_goes_and_the_rest_is_as_before() {
 }
 
 /// An import that has looked up what is stored, and waits.
-struct Paused {
+pub struct Paused {
     resume: Sender<()>,
     import: JoinHandle<Result<Imported, ImportError>>,
 }
 
-async fn paused(repo: &Arc<Repo>, disk: &Path, name: &str) -> Paused {
+pub async fn paused(repo: &Arc<Repo>, disk: &Path, name: &str) -> Paused {
     let (resume, go_on): (_, Receiver<()>) = channel();
     let (reached, mut wait) = tokio::sync::mpsc::unbounded_channel();
     let (repo, disk, options) = (Arc::clone(repo), disk.to_owned(), options(name));
@@ -117,7 +119,7 @@ async fn paused(repo: &Arc<Repo>, disk: &Path, name: &str) -> Paused {
 }
 
 impl Paused {
-    async fn resume(self) -> Result<Imported, ImportError> {
+    pub async fn resume(self) -> Result<Imported, ImportError> {
         drop(self.resume);
         self.import.await.unwrap()
     }
@@ -243,7 +245,7 @@ async fn nothing_goes_while_an_image_cannot_be_read() {
     bytes[1000] ^= 1;
     fs::write(&pack, bytes).unwrap();
     let error = lab.repo.collect_garbage().await.unwrap_err();
-    assert!(matches!(error, GarbageError::Pack { .. }), "{error:?}");
+    assert!(matches!(error, GarbageError::Pack(ReadError::Pack { .. })), "{error:?}");
     fs::remove_file(&pack).unwrap();
     let error = lab.repo.collect_garbage().await.unwrap_err();
     assert!(matches!(error, GarbageError::Image { .. }), "{error:?}");

@@ -5,8 +5,9 @@
 mod common;
 mod damage;
 mod faults;
-mod filesystems;
 mod fetch;
+mod filesystems;
 mod garbage;
 mod names;
+mod repair;
 mod round_trip;

@@ -29,13 +29,15 @@ pub enum Fault {
     KilledAfter,
     /// No write goes wrong, but the disk does not give what is in the packs.
     Unreadable,
+    /// No write goes wrong; a read does, once.
+    Unread,
 }
 
-/// Counts writes, over all stores that share it, and breaks one.
+/// Counts writes, or reads, over all stores that share it, and breaks one.
 #[derive(Debug)]
 pub struct Plan {
     pub fault: Fault,
-    /// Number of the write, from 0.
+    /// Number of the write or read, from 0.
     pub at: usize,
     count: AtomicUsize,
 }
@@ -52,9 +54,19 @@ impl Plan {
         Arc::new(Plan { fault, at, count: AtomicUsize::new(0) })
     }
 
-    /// Whether the write was reached.
+    /// Whether the write or read was reached.
     pub fn is_done(&self) -> bool {
         self.count.load(Ordering::SeqCst) > self.at
+    }
+
+    /// Whether this write is the one.
+    fn hits_write(&self) -> bool {
+        self.fault != Fault::Unread && self.count.fetch_add(1, Ordering::SeqCst) == self.at
+    }
+
+    /// Whether this read is the one.
+    fn hits_read(&self) -> bool {
+        self.fault == Fault::Unread && self.count.fetch_add(1, Ordering::SeqCst) == self.at
     }
 }
 
@@ -86,7 +98,7 @@ impl ObjectStore for Faulty {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
-        let hit = self.plan.count.fetch_add(1, Ordering::SeqCst) == self.plan.at;
+        let hit = self.plan.hits_write();
         let error = || Error::Generic {
             store: "faulty",
             source: Box::new(std::io::Error::other("a write that fails on purpose")),
@@ -122,7 +134,8 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if self.plan.fault == Fault::Unreadable && location.as_ref().starts_with("packs/") {
+        let is_pack = location.as_ref().starts_with("packs/");
+        if self.plan.hits_read() || (self.plan.fault == Fault::Unreadable && is_pack) {
             let source = Box::new(std::io::Error::from_raw_os_error(5));
             return Err(Error::Generic { store: "faulty", source });
         }
@@ -133,7 +146,7 @@ impl ObjectStore for Faulty {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        let hit = self.plan.count.fetch_add(1, Ordering::SeqCst) == self.plan.at;
+        let hit = self.plan.hits_write();
         if !hit {
             return self.inner.delete_stream(locations);
         }
@@ -146,7 +159,7 @@ impl ObjectStore for Faulty {
             Fault::KilledBefore | Fault::KilledWithin => die(),
             Fault::Unsaid => self.inner.delete_stream(locations).map(move |_| Err(error())).boxed(),
             Fault::KilledAfter => self.inner.delete_stream(locations).map(|_| die()).boxed(),
-            Fault::Unreadable => self.inner.delete_stream(locations),
+            Fault::Unreadable | Fault::Unread => self.inner.delete_stream(locations),
         }
     }
 
