@@ -32,6 +32,7 @@ mod open;
 mod packer;
 mod packs;
 mod read;
+mod sharing;
 mod source;
 mod storage;
 
@@ -44,5 +45,6 @@ pub use layout::LayoutError;
 pub use open::{OpenError, Repo};
 pub use packs::{PackBytes, PackRead};
 pub use read::{Piece, ReadError};
+pub use sharing::{SharedWith, Sharing};
 pub use source::Source;
 pub use storage::{Storage, StorageError};

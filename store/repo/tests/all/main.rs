@@ -8,3 +8,4 @@ mod faults;
 mod garbage;
 mod names;
 mod round_trip;
+mod sharing;
