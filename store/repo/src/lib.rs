@@ -35,6 +35,7 @@ mod read;
 mod sharing;
 mod source;
 mod storage;
+mod usage;
 
 pub use check::{CheckReport, Problem};
 pub use export::{ExportError, Exported};
@@ -48,3 +49,4 @@ pub use read::{Piece, ReadError};
 pub use sharing::{SharedWith, Sharing};
 pub use source::Source;
 pub use storage::{Storage, StorageError};
+pub use usage::{Overhead, Usage, UsageError};

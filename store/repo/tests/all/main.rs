@@ -9,3 +9,4 @@ mod garbage;
 mod names;
 mod round_trip;
 mod sharing;
+mod usage;
