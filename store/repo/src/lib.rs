@@ -18,6 +18,7 @@
 
 mod check;
 mod database;
+mod diff;
 mod export;
 mod garbage;
 mod images;
@@ -38,6 +39,7 @@ mod storage;
 mod usage;
 
 pub use check::{CheckReport, Problem};
+pub use diff::{ImageDiff, RegionDiff, Transfer, ValueDiff};
 pub use export::{ExportError, Exported};
 pub use garbage::{GarbageError, GarbagePlan, GarbageReport, PackPlan};
 pub use images::{ImageDetails, ImageSummary, NameError};

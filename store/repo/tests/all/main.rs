@@ -4,6 +4,7 @@
 
 mod common;
 mod damage;
+mod diff;
 mod faults;
 mod garbage;
 mod names;
