@@ -32,6 +32,7 @@ mod open;
 mod packer;
 mod packs;
 mod read;
+mod reader;
 mod source;
 mod storage;
 
@@ -43,6 +44,7 @@ pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported};
 pub use layout::LayoutError;
 pub use open::{OpenError, Repo};
 pub use packs::{PackBytes, PackRead};
-pub use read::{Piece, ReadError};
+pub use read::{Piece, Pieces, ReadError};
+pub use reader::Reader;
 pub use source::Source;
 pub use storage::{Storage, StorageError};

@@ -7,4 +7,5 @@ mod damage;
 mod faults;
 mod garbage;
 mod names;
+mod ranges;
 mod round_trip;
