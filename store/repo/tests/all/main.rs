@@ -8,6 +8,7 @@ mod diff;
 mod faults;
 mod garbage;
 mod names;
+mod ranges;
 mod round_trip;
 mod sharing;
 mod usage;
