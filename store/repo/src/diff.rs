@@ -2,6 +2,9 @@
 //! region, and what their envelopes say differently.
 
 mod envelope;
+mod ext4;
+mod files;
+mod walk;
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,6 +18,7 @@ use crate::open::Repo;
 use crate::read::ReadError;
 
 pub use envelope::ValueDiff;
+pub use files::{Aspect, Change, File, FileDiff, FilesDiff, Kind};
 
 /// What it takes to come from one image to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

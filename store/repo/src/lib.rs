@@ -40,6 +40,7 @@ mod storage;
 mod usage;
 
 pub use check::{CheckReport, Problem};
+pub use diff::{Aspect, Change, File, FileDiff, FilesDiff, Kind};
 pub use diff::{ImageDiff, RegionDiff, Transfer, ValueDiff};
 pub use export::{ExportError, Exported};
 pub use garbage::{GarbageError, GarbagePlan, GarbageReport, PackPlan};

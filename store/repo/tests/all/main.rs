@@ -6,6 +6,7 @@ mod common;
 mod damage;
 mod diff;
 mod faults;
+mod files;
 mod garbage;
 mod names;
 mod ranges;
