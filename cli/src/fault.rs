@@ -4,6 +4,7 @@ use std::error::Error;
 
 use store_repo::{
     ExportError, GarbageError, ImportError, NameError, OpenError, ReadError, StorageError,
+    UsageError,
 };
 
 use crate::exit::{Code, Failure};
@@ -102,6 +103,23 @@ impl Fault for GarbageError {
     fn next(&self) -> Option<&'static str> {
         match self {
             GarbageError::Storage(error) => error.next(),
+            _ => None,
+        }
+    }
+}
+
+impl Fault for UsageError {
+    fn code(&self) -> Code {
+        match self {
+            UsageError::Image { source, .. } => source.code(),
+            UsageError::Storage(error) => error.code(),
+            UsageError::Broken => Code::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<&'static str> {
+        match self {
+            UsageError::Storage(error) => error.next(),
             _ => None,
         }
     }
