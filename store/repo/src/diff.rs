@@ -155,6 +155,9 @@ impl Missing {
     }
 }
 
+/// Whether a region of one image stands for the same as one of another.
+type Rule<'a> = &'a dyn Fn(&Region, &Region) -> bool;
+
 /// The regions of two images that stand for the same, as indexes: those of the
 /// wanted image in order, then those that only the other one has.
 fn pairs(old: &Envelope, new: &Envelope) -> Vec<(Option<usize>, Option<usize>)> {
@@ -166,7 +169,7 @@ fn pairs(old: &Envelope, new: &Envelope) -> Vec<(Option<usize>, Option<usize>)> 
         (None, None) => (a.partition, b.partition) == (None, None) && a.name == b.name,
         (one, other) => one == other,
     };
-    let rules: [&dyn Fn(&Region, &Region) -> bool; 2] = [&by_number, &by_name];
+    let rules: [Rule<'_>; 2] = [&by_number, &by_name];
     for rule in rules {
         for (pair, region) in pairs.iter_mut().zip(&new.regions).filter(|(pair, _)| pair.is_none())
         {
