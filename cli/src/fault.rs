@@ -4,7 +4,7 @@ use std::error::Error;
 
 use store_repo::{
     DonorError, ExportError, GarbageError, ImportError, NameError, OpenError, ReadError,
-    RepairError, StorageError,
+    RepairError, StorageError, UsageError,
 };
 
 use crate::exit::{Code, Failure};
@@ -138,6 +138,23 @@ impl Fault for DonorError {
 
     fn next(&self) -> Option<&'static str> {
         Some("--from takes the folder of another store, or the raw image of a disk")
+    }
+}
+
+impl Fault for UsageError {
+    fn code(&self) -> Code {
+        match self {
+            UsageError::Image { source, .. } => source.code(),
+            UsageError::Storage(error) => error.code(),
+            UsageError::Broken => Code::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<&'static str> {
+        match self {
+            UsageError::Storage(error) => error.next(),
+            _ => None,
+        }
     }
 }
 

@@ -56,6 +56,8 @@ fn run(command: &Command, context: &Context) -> anyhow::Result<Code> {
         Command::Write(args) => runtime::run(command::write::write(args, context))?,
         Command::Ls(args) => runtime::run(command::store::ls(args, context))?,
         Command::Show(args) => runtime::run(command::store::show(args, context))?,
+        Command::Diff(args) => runtime::run(command::diff::diff(args, context))?,
+        Command::Du(args) => runtime::run(command::du::du(args, context))?,
         Command::Tag(args) => runtime::run(command::store::tag(args, context))?,
         Command::Rm(args) => runtime::run(command::store::rm(args, context))?,
         Command::Gc(args) => runtime::run(command::garbage::gc(args, context))?,

@@ -115,6 +115,8 @@ pub enum Command {
     Write(image::Write),
     Ls(store::Ls),
     Show(store::Show),
+    Diff(store::Diff),
+    Du(store::Du),
     Tag(store::Tag),
     Rm(store::Rm),
     Gc(store::Gc),

@@ -17,7 +17,7 @@ pub struct Ls {}
 /// Show what an image is made of
 ///
 /// Prints the digest, the partitions with their digests, how the image is started, what it was
-/// built from, and what it costs to keep.
+/// built from, what it costs to keep, and which images share how much of it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     ingot show debian:12\n  \
@@ -27,6 +27,40 @@ pub struct Show {
     #[arg(value_name = "REF")]
     pub reference: Reference,
 }
+
+/// Show what differs between two images
+///
+/// Prints what a machine that has A fetches for B, as a whole and per partition; what the images say
+/// differently, such as partition tables, kernels or provenance; and for ext4 partitions the files
+/// that were added or removed, or whose content, mode, owner or link differs. Times, extended
+/// attributes and device numbers are not compared.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot diff debian:12 debian:12.1\n  \
+    ingot diff web:stable web:next --no-files    # chunks alone: at once\n  \
+    ingot diff web:1 web:2 --json | jq -r '.files[].files[].path'")]
+pub struct Diff {
+    /// Image that is there
+    #[arg(value_name = "A")]
+    pub from: Reference,
+    /// Image that is wanted
+    #[arg(value_name = "B")]
+    pub to: Reference,
+    /// Compare chunks only, and read no files
+    #[arg(long)]
+    pub no_files: bool,
+}
+
+/// Show what the store takes, and for what
+///
+/// Prints what the images are together: their disks, what of these is not in holes, what is left of
+/// it without repetitions, and compressed; and where every byte of the store's folder goes. What
+/// `ingot gc` would free is garbage.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot du\n  \
+    ingot du --json | jq .garbage_bytes")]
+pub struct Du {}
 
 /// Give an image another name
 ///

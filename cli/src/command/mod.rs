@@ -3,6 +3,8 @@
 pub mod boot;
 pub mod build;
 pub mod check;
+pub mod diff;
+pub mod du;
 pub mod garbage;
 pub mod image;
 pub mod logs;

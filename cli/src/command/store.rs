@@ -5,16 +5,19 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 use store_format::PartitionTable;
-use store_repo::{ImageDetails, ImageSummary, Repo};
+use store_repo::{ImageDetails, ImageSummary, Repo, SharedWith, Sharing};
 use wire::{Digest, Reference};
 
 use crate::args::store::{Ls, Rm, Show, Tag};
 use crate::context::Context;
 use crate::fault::Doing;
-use crate::render::human::{ago_ms, count, size};
+use crate::render::human::{ago_ms, count, ratio, size};
 use crate::render::sheet::Sheet;
 use crate::render::table::{Cell, Table};
 use crate::render::{Out, Tone};
+
+/// Images with shared content that are listed for people.
+const SHARED_SHOWN: usize = 10;
 
 /// Opens the store that exists.
 pub async fn open(context: &Context) -> anyhow::Result<Arc<Repo>> {
@@ -65,13 +68,24 @@ pub async fn show(args: &Show, context: &Context) -> anyhow::Result<()> {
     let what = || format!("cannot show {}", args.reference);
     let digest = repo.resolve(&args.reference).await.doing(what)?;
     let image = repo.details(&digest).await.doing(what)?;
+    let sharing = repo.sharing(&digest).await.doing(what)?;
+    let shown = Shown { image, sharing };
     if context.out.json {
-        return context.out.document(&image);
+        return context.out.document(&shown);
     }
-    context.out.lines(show_lines(&image, Timestamp::now(), &context.out))
+    context.out.lines(show_lines(&shown, Timestamp::now(), &context.out))
 }
 
-fn show_lines(image: &ImageDetails, now: Timestamp, out: &Out) -> Vec<String> {
+/// What `show` has to say.
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    image: ImageDetails,
+    #[serde(flatten)]
+    sharing: Sharing,
+}
+
+fn show_lines(Shown { image, sharing }: &Shown, now: Timestamp, out: &Out) -> Vec<String> {
     let envelope = &image.envelope;
     let names: Vec<_> = image.references.iter().map(ToString::to_string).collect();
     let mut sheet = Sheet::default();
@@ -84,8 +98,11 @@ fn show_lines(image: &ImageDetails, now: Timestamp, out: &Out) -> Vec<String> {
         "content",
         format!("{} in {}", size(image.data_bytes), count(image.chunks, "chunk")),
     );
-    sheet
-        .entry("stored", format!("{} in {}", size(image.stored_bytes), count(image.packs, "pack")));
+    let (stored, packs) = (size(image.stored_bytes), count(image.packs, "pack"));
+    let compressed = ratio(sharing.plain_bytes, image.stored_bytes);
+    sheet.entry("stored", format!("{stored} in {packs}, compressed {compressed}"));
+    let unique = size(sharing.unique_bytes);
+    sheet.entry("its own", format!("{unique} that no other image has"));
     sheet.entry("table", partition_table(envelope.table.as_ref()));
     if let Some(partition) = envelope.grow {
         sheet.entry("grows", format!("partition {partition}, to the end of the disk"));
@@ -106,6 +123,33 @@ fn show_lines(image: &ImageDetails, now: Timestamp, out: &Out) -> Vec<String> {
     let mut lines = sheet.lines(out);
     lines.push(String::new());
     lines.extend(regions(image).lines(out));
+    lines.extend(shared_lines(&sharing.shared, out));
+    lines
+}
+
+fn shared_lines(shared: &[SharedWith], out: &Out) -> Vec<String> {
+    if shared.is_empty() {
+        return Vec::new();
+    }
+    let mut table = Table::new(&["SHARED WITH", "IMAGE", ">CHUNKS", ">CONTENT", ">STORED"]);
+    for other in shared.iter().take(SHARED_SHOWN) {
+        let names: Vec<_> = other.references.iter().map(ToString::to_string).collect();
+        table.row([
+            match names.is_empty() {
+                true => Cell::toned("(no name)", Tone::Dim),
+                false => names.join(", ").into(),
+            },
+            other.image.short().into(),
+            other.chunks.to_string().into(),
+            size(other.plain_bytes).into(),
+            size(other.stored_bytes).into(),
+        ]);
+    }
+    let mut lines = vec![String::new()];
+    lines.extend(table.lines(out));
+    if let Some(more) = shared.len().checked_sub(SHARED_SHOWN).filter(|more| *more > 0) {
+        lines.push(format!("and {more} more"));
+    }
     lines
 }
 

@@ -131,6 +131,7 @@ fn holds(medium: &impl Medium, place: &Place, buffer: &mut Vec<u8>) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "a list of ranges may have one")]
 mod tests {
     use crate::disk::testing::{MIB, Platter, Sample, noise};
 

@@ -67,6 +67,25 @@ pub fn count(number: u64, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
+/// How much more one is than the other: `2.3:1`; nothing is as much as nothing.
+pub fn ratio(more: u64, less: u64) -> String {
+    let (more, less) = (u128::from(more), u128::from(less));
+    let tenths = (more * 10 + less / 2).checked_div(less).unwrap_or(10);
+    format!("{}.{}:1", tenths / 10, tenths % 10)
+}
+
+/// Text from elsewhere, with nothing in it that a terminal would obey.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => printable.extend(character.escape_default()),
+            false => printable.push(character),
+        }
+    }
+    printable
+}
+
 /// A share in percent, rounded down; an empty whole is complete.
 pub fn percent(part: u64, whole: u64) -> u64 {
     let percent = (u128::from(part) * 100).checked_div(u128::from(whole)).unwrap_or(100);
@@ -123,5 +142,9 @@ mod tests {
     fn shares_never_divide_by_nothing() {
         assert_eq!(percent(1, 3), 33);
         assert_eq!(percent(0, 0), 100);
+        assert_eq!(ratio(0, 0), "1.0:1");
+        assert_eq!(ratio(7, 3), "2.3:1");
+        assert_eq!(ratio(1 << 20, (1 << 20) + 768), "1.0:1");
+        assert_eq!(ratio(u64::MAX, 1), "18446744073709551615.0:1");
     }
 }

@@ -273,6 +273,6 @@ impl Repo {
 }
 
 /// Rows hold only what was a reference once.
-fn reference(name: &str, tag: &str) -> Option<Reference> {
+pub(crate) fn reference(name: &str, tag: &str) -> Option<Reference> {
     format!("{name}:{tag}").parse().ok()
 }

@@ -18,6 +18,7 @@
 
 mod check;
 mod database;
+mod diff;
 mod export;
 mod fetch;
 mod garbage;
@@ -33,13 +34,18 @@ mod open;
 mod packer;
 mod packs;
 mod read;
+mod reader;
 mod repair;
+mod sharing;
 #[cfg(test)]
 mod simulation;
 mod source;
 mod storage;
+mod usage;
 
 pub use check::{CheckReport, Problem};
+pub use diff::{Aspect, Change, File, FileDiff, FilesDiff, Kind};
+pub use diff::{ImageDiff, RegionDiff, Transfer, ValueDiff};
 pub use export::{ExportError, Exported};
 pub use fetch::{Fetched, OpenImage};
 pub use garbage::{GarbageError, GarbagePlan, GarbageReport, PackPlan};
@@ -48,9 +54,12 @@ pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported, ImportedR
 pub use layout::LayoutError;
 pub use open::{OpenError, Repo};
 pub use packs::{PackBytes, PackRead};
-pub use read::{Piece, ReadError};
+pub use read::{Piece, Pieces, ReadError};
+pub use reader::Reader;
 pub use repair::{
     Donor, DonorError, RepairError, RepairPlan, RepairReport, Repaired, SalvagePlan, Taken,
 };
+pub use sharing::{SharedWith, Sharing};
 pub use source::Source;
 pub use storage::{Storage, StorageError};
+pub use usage::{Overhead, Usage, UsageError};

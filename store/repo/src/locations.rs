@@ -78,14 +78,26 @@ impl Placed {
 impl Repo {
     /// Where the chunks of an image are.
     pub async fn locations(&self, digest: &Digest) -> Result<Locations, ReadError> {
-        let row = self.row(digest).await?;
-        let found = self.look_up(&row, self.index.snapshot(), |found| found).await;
+        self.locations_of(&Arc::new(self.table(digest).await?)).await
+    }
+
+    /// Where the chunks of a table are, which may be of a part of an image.
+    pub(crate) async fn locations_of(
+        &self,
+        table: &Arc<ChunkTable>,
+    ) -> Result<Locations, ReadError> {
+        let find = || {
+            let (table, index) = (Arc::clone(table), self.index.snapshot());
+            let work = tokio::task::spawn_blocking(move || locate(&table, &index));
+            async { work.await.map_err(|_| ReadError::Broken)? }
+        };
+        let found = find().await;
         let packs = found.as_ref().map(|found| found.packs.as_slice());
         if !self.is_stale(packs).await? {
             return found;
         }
         self.catch_up().await?;
-        self.look_up(&row, self.index.snapshot(), |found| found).await
+        find().await
     }
 
     /// [`Repo::locations`] as they are sent. Nothing that they name is deleted

@@ -1,6 +1,7 @@
-//! Reading an image, every chunk proven.
+//! Reading an image, or a range of its disk, every chunk proven.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use store_format::{
 };
 use wire::Digest;
 
+use crate::lease::Lease;
 use crate::open::Repo;
 use crate::packs;
 use crate::storage::{StorageError, pack_key};
@@ -80,6 +82,16 @@ pub enum ReadError {
         #[source]
         source: FrameError,
     },
+    /// The image is shorter than what should be read of it.
+    #[error("the image has {disk_bytes} bytes, and {start} to {end} are not all in it")]
+    Range {
+        /// First byte.
+        start: u64,
+        /// Byte after the last.
+        end: u64,
+        /// The image's length.
+        disk_bytes: u64,
+    },
     /// Table and locations do not fit together.
     #[error("the chunks of the image cannot be found")]
     Plan(#[from] PlanError),
@@ -107,34 +119,49 @@ pub enum Piece {
     },
 }
 
-/// Extents that are read together.
-struct Window {
-    /// Offset on the disk and extent.
-    extents: Vec<(u64, Extent)>,
-}
+/// Offset on the disk and extent.
+pub(crate) type Placed = (u64, Extent);
 
-/// An image that is being read.
-struct Reading {
+/// An image that is being read, as far as it is wanted.
+pub(crate) struct Reading {
     repo: Arc<Repo>,
+    /// What is wanted of the disk.
+    pub(crate) range: Range<u64>,
+    /// The extents that it lies in, by rising offset, without gaps.
+    pub(crate) extents: Vec<Placed>,
     locations: Locations,
     /// Chunk to its index in `locations`.
     numbers: HashMap<Digest, usize>,
 }
 
+/// Pieces of an image, by rising offset, without gaps.
+pub type Pieces = BoxStream<'static, Result<Piece, ReadError>>;
+
 impl Repo {
-    /// All pieces of an image, by rising offset, without gaps. Nothing of it is
-    /// deleted before the stream ends or is dropped.
-    pub async fn read(
+    /// All pieces of an image. Nothing of it is deleted before the stream ends
+    /// or is dropped.
+    pub async fn read(self: &Arc<Self>, image: &Digest) -> Result<Pieces, ReadError> {
+        self.pieces(image, None).await
+    }
+
+    /// As [`Repo::read`], but pieces that cover just this range of the disk:
+    /// no chunk outside of it is looked up or read.
+    pub async fn read_range(
         self: &Arc<Self>,
         image: &Digest,
-    ) -> Result<BoxStream<'static, Result<Piece, ReadError>>, ReadError> {
-        let lease = self.lease_to_read().await?;
-        let table = self.table(image).await?;
-        let locations = self.locations(image).await?;
-        let numbers = table.distinct().map(|(id, _)| id).zip(0..).collect();
-        let reading = Arc::new(Reading { repo: Arc::clone(self), locations, numbers });
-        let windows = windows(table);
-        let pieces = stream::iter(windows)
+        range: Range<u64>,
+    ) -> Result<Pieces, ReadError> {
+        self.pieces(image, Some(range)).await
+    }
+
+    async fn pieces(
+        self: &Arc<Self>,
+        image: &Digest,
+        range: Option<Range<u64>>,
+    ) -> Result<Pieces, ReadError> {
+        let (reading, lease) = self.begin_reading(image, range).await?;
+        let reading = Arc::new(reading);
+        let pieces = stream::iter(windows(&reading.extents))
             .map(move |window| {
                 let reading = Arc::clone(&reading);
                 async move { reading.window(window).await }
@@ -150,30 +177,101 @@ impl Repo {
         };
         Ok(pieces.chain(stream::once(end).filter_map(future::ready)).boxed())
     }
+
+    /// Finds what is needed for a range, else for the whole disk, and keeps it.
+    pub(crate) async fn begin_reading(
+        self: &Arc<Self>,
+        image: &Digest,
+        range: Option<Range<u64>>,
+    ) -> Result<(Reading, Option<Lease>), ReadError> {
+        let lease = self.lease_to_read().await?;
+        let table = self.table(image).await?;
+        let disk_bytes = table.regions.iter().flatten().map(Extent::bytes).sum();
+        let range = range.unwrap_or(0..disk_bytes);
+        let Range { start, end } = range;
+        if start > end || end > disk_bytes {
+            return Err(ReadError::Range { start, end, disk_bytes });
+        }
+        let extents: Vec<Placed> = placed(&table).filter(|extent| meets(extent, &range)).collect();
+        let wanted = extents.iter().map(|(_, extent)| *extent).collect();
+        let wanted = Arc::new(ChunkTable { image: *image, regions: vec![wanted] });
+        let locations = self.locations_of(&wanted).await?;
+        let numbers = wanted.distinct().map(|(id, _)| id).zip(0..).collect();
+        Ok((Reading { repo: Arc::clone(self), range, extents, locations, numbers }, lease))
+    }
 }
 
-fn windows(table: ChunkTable) -> impl Iterator<Item = Window> {
-    let mut extents = table.regions.into_iter().flatten().peekable();
-    let mut offset = 0_u64;
-    std::iter::from_fn(move || {
-        let mut window = Window { extents: Vec::new() };
-        let mut data = 0_u64;
-        while data < WINDOW_BYTES && window.extents.len() < WINDOW_EXTENTS {
-            let Some(extent) = extents.next() else { break };
-            window.extents.push((offset, extent));
-            offset += extent.bytes();
-            if let Extent::Chunk { bytes, .. } = extent {
-                data += u64::from(bytes);
-            }
-        }
-        (!window.extents.is_empty()).then_some(window)
+/// The extents of a table, each with its offset on the disk.
+fn placed(table: &ChunkTable) -> impl Iterator<Item = Placed> + '_ {
+    table.regions.iter().flatten().scan(0_u64, |next, extent| {
+        let offset = *next;
+        *next += extent.bytes();
+        Some((offset, *extent))
     })
 }
 
+/// Whether an extent has bytes of a range.
+fn meets((offset, extent): &Placed, range: &Range<u64>) -> bool {
+    let from = range.start.max(*offset);
+    from < range.end.min(offset + extent.bytes())
+}
+
+/// The stretches of some extents that are read together.
+pub(crate) fn windows(extents: &[Placed]) -> Vec<Range<usize>> {
+    let mut windows = Vec::new();
+    let (mut start, mut data) = (0, 0_u64);
+    for (index, (_, extent)) in extents.iter().enumerate() {
+        if data >= WINDOW_BYTES || index - start >= WINDOW_EXTENTS {
+            windows.push(start..index);
+            (start, data) = (index, 0);
+        }
+        if let Extent::Chunk { bytes, .. } = extent {
+            data += u64::from(*bytes);
+        }
+    }
+    if start < extents.len() {
+        windows.push(start..extents.len());
+    }
+    windows
+}
+
+/// The part of a piece that is in a range, of which it has bytes.
+pub(crate) fn cut(piece: Piece, range: &Range<u64>) -> Piece {
+    let part = |offset: u64, len: u64| {
+        let from = range.start.max(offset);
+        (from, range.end.min(offset + len) - from)
+    };
+    match piece {
+        Piece::Hole { offset, bytes } => {
+            let (offset, bytes) = part(offset, bytes);
+            Piece::Hole { offset, bytes }
+        }
+        Piece::Data { offset, bytes } => {
+            let (from, len) = part(offset, bytes.len() as u64);
+            // Chunks are far shorter than memory.
+            let (skip, len) = ((from - offset) as usize, len as usize);
+            Piece::Data { offset: from, bytes: bytes.slice(skip..skip + len) }
+        }
+    }
+}
+
+/// Ranges of packs with their bytes.
+pub(crate) type Fetched = Vec<(RangeRequest, Bytes)>;
+
 impl Reading {
-    async fn window(self: Arc<Self>, window: Window) -> Result<Vec<Piece>, ReadError> {
+    async fn window(self: Arc<Self>, window: Range<usize>) -> Result<Vec<Piece>, ReadError> {
+        let fetched = self.fetch(&self.extents[window.clone()]).await?;
+        let decode = tokio::task::spawn_blocking(move || {
+            let pieces = self.decode(&self.extents[window], &fetched)?;
+            Ok(pieces.into_iter().map(|piece| cut(piece, &self.range)).collect())
+        });
+        decode.await.map_err(|_| ReadError::Broken)?
+    }
+
+    /// Reads the frames of the chunks among some extents.
+    pub(crate) async fn fetch(&self, extents: &[Placed]) -> Result<Fetched, ReadError> {
         let mut wanted = Vec::new();
-        for (_, extent) in &window.extents {
+        for (_, extent) in extents {
             if let Extent::Chunk { id, .. } = extent {
                 wanted.push(*self.numbers.get(id).ok_or(ReadError::Chunk { id: *id })?);
             }
@@ -186,23 +284,23 @@ impl Reading {
             let bytes = self.repo.storage.get_range(&key, request.start..request.end).await?;
             fetched.push((request, bytes));
         }
-        let decode = tokio::task::spawn_blocking(move || self.decode(window, fetched));
-        decode.await.map_err(|_| ReadError::Broken)?
+        Ok(fetched)
     }
 
-    fn decode(
+    /// The pieces that some extents are, whole, each chunk proven.
+    pub(crate) fn decode(
         &self,
-        window: Window,
-        fetched: Vec<(RangeRequest, Bytes)>,
+        extents: &[Placed],
+        fetched: &Fetched,
     ) -> Result<Vec<Piece>, ReadError> {
         let mut frames = HashMap::new();
-        for (request, bytes) in &fetched {
+        for (request, bytes) in fetched {
             frames.extend(request.chunks.iter().map(|chunk| (*chunk, (request, bytes))));
         }
         let mut opener = Opener::default();
         let mut opened: HashMap<Digest, Bytes> = HashMap::new();
-        let mut pieces = Vec::with_capacity(window.extents.len());
-        for (offset, extent) in window.extents {
+        let mut pieces = Vec::with_capacity(extents.len());
+        for (offset, extent) in extents.iter().copied() {
             let (id, len) = match extent {
                 Extent::Hole { bytes } => {
                     pieces.push(Piece::Hole { offset, bytes });

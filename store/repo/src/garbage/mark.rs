@@ -18,7 +18,7 @@ const NEEDED_PARTS: u64 = 2;
 
 /// What is needed, and what is not.
 #[derive(Debug, Default)]
-pub(super) struct Marked {
+pub(crate) struct Marked {
     pub records: Records,
     pub unnamed: Vec<Digest>,
     needed: Needed,
@@ -39,11 +39,23 @@ struct Frames {
     /// millions.
     offsets: HashSet<u64>,
     bytes: u64,
+    plain_bytes: u64,
 }
 
 impl Marked {
+    /// Chunks that images need, their plain bytes and their stored ones.
+    pub(crate) fn chunks(&self) -> (u64, u64, u64) {
+        self.needed.values().fold((0, 0, 0), |(chunks, plain, stored), frames| {
+            (
+                chunks + frames.offsets.len() as u64,
+                plain + frames.plain_bytes,
+                stored + frames.bytes,
+            )
+        })
+    }
+
     /// Bytes of a pack's frames that images need.
-    pub(super) fn needed_bytes(&self, pack: &PackName) -> u64 {
+    pub(crate) fn needed_bytes(&self, pack: &PackName) -> u64 {
         self.needed.get(pack).map_or(0, |frames| frames.bytes)
     }
 
@@ -67,7 +79,7 @@ impl Marked {
 impl Repo {
     /// Looks at every named image. Packs that are condemned already count as
     /// gone.
-    pub(super) async fn mark(&self) -> Result<Marked, GarbageError> {
+    pub(crate) async fn mark(&self) -> Result<Marked, GarbageError> {
         let records = self.database.records().await?;
         // Elsewhere a wrong place is found out by what is there; here it would
         // cost a pack that is needed.
@@ -115,6 +127,7 @@ impl Repo {
                 let frames = all.entry(place.pack).or_default();
                 if frames.offsets.insert(place.entry.offset) {
                     frames.bytes += u64::from(place.entry.frame_len);
+                    frames.plain_bytes += u64::from(place.entry.plain_len);
                 }
             }
             Ok(all)

@@ -4,10 +4,15 @@
 
 mod common;
 mod damage;
+mod diff;
 mod faults;
 mod fetch;
+mod files;
 mod filesystems;
 mod garbage;
 mod names;
+mod ranges;
 mod repair;
 mod round_trip;
+mod sharing;
+mod usage;

@@ -1,15 +1,15 @@
-//! An object store whose N-th write goes wrong.
+//! An object store whose N-th write goes wrong, and that notes what is read.
 
 use std::fmt;
 use std::path::Path as FilePath;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    CopyOptions, Error, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use store_repo::Storage;
@@ -40,6 +40,7 @@ pub struct Plan {
     /// Number of the write or read, from 0.
     pub at: usize,
     count: AtomicUsize,
+    read: Mutex<Vec<(String, Option<GetRange>)>>,
 }
 
 #[derive(Debug)]
@@ -51,7 +52,24 @@ struct Faulty {
 
 impl Plan {
     pub fn new(fault: Fault, at: usize) -> Arc<Plan> {
-        Arc::new(Plan { fault, at, count: AtomicUsize::new(0) })
+        Arc::new(Plan { fault, at, count: AtomicUsize::new(0), read: Mutex::default() })
+    }
+
+    /// Breaks nothing.
+    pub fn harmless() -> Arc<Plan> {
+        Plan::new(Fault::Refused, usize::MAX)
+    }
+
+    /// The ranges of packs that were read since this was asked last.
+    pub fn pack_reads(&self) -> Vec<(String, std::ops::Range<u64>)> {
+        let read = std::mem::take(&mut *self.read.lock().unwrap());
+        let packs = read.into_iter().filter(|(key, _)| key.starts_with("packs/"));
+        packs
+            .map(|(key, range)| match range {
+                Some(GetRange::Bounded(range)) => (key, range),
+                other => panic!("{key} was read by {other:?}"),
+            })
+            .collect()
     }
 
     /// Whether the write or read was reached.
@@ -134,6 +152,11 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        // Asking for the length reads nothing.
+        if !options.head {
+            let note = (location.to_string(), options.range.clone());
+            self.plan.read.lock().unwrap().push(note);
+        }
         let is_pack = location.as_ref().starts_with("packs/");
         if self.plan.hits_read() || (self.plan.fault == Fault::Unreadable && is_pack) {
             let source = Box::new(std::io::Error::from_raw_os_error(5));
