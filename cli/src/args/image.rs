@@ -51,10 +51,13 @@ pub struct Import {
 ///
 /// Every byte is verified on its way out. The file appears under its name only when it is whole;
 /// holes stay holes. An existing file is replaced. "-" writes to standard output.
+///
+/// With --partition, or --offset and --bytes, only that part of the disk is read and written.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     ingot export lab/web:1.2 web.raw\n  \
-    ingot export debian:12 - | ssh host 'cat > debian.raw'")]
+    ingot export debian:12 - | ssh host 'cat > debian.raw'\n  \
+    ingot export lab/web:1.2 root.ext4 --partition 3")]
 pub struct Export {
     /// Image to write
     #[arg(value_name = "REF")]
@@ -65,6 +68,15 @@ pub struct Export {
     /// Format of the file
     #[arg(long, value_enum, default_value = "raw")]
     pub format: Format,
+    /// Only the partition of this number, as `ingot show` lists it
+    #[arg(long, value_name = "N", conflicts_with_all = ["offset", "bytes"])]
+    pub partition: Option<u32>,
+    /// Only what stands behind this many bytes of the disk, such as 1MiB
+    #[arg(long, value_name = "SIZE", value_parser = wire::expr::size)]
+    pub offset: Option<u64>,
+    /// Only as much, such as 4096 or 512MiB
+    #[arg(long, value_name = "SIZE", value_parser = wire::expr::size)]
+    pub bytes: Option<u64>,
 }
 
 /// Formats of an exported file.

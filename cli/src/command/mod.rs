@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod build;
+pub mod export;
 pub mod garbage;
 pub mod image;
 pub mod logs;

@@ -37,7 +37,7 @@ mod source;
 mod storage;
 
 pub use check::{CheckReport, Problem};
-pub use export::{ExportError, Exported};
+pub use export::{ExportError, ExportOptions, ExportProgress, Exported};
 pub use garbage::{GarbageError, GarbagePlan, GarbageReport, PackPlan};
 pub use images::{ImageDetails, ImageSummary, NameError};
 pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported};
