@@ -55,8 +55,8 @@ pub struct Import {
 /// With --partition, or --offset and --bytes, only that part of the disk is read and written.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    ingot export lab/web:1.2 web.raw\n  \
     ingot export debian:12 - | ssh host 'cat > debian.raw'\n  \
+    ingot export debian:12 vm.qcow2 --format qcow2\n  \
     ingot export lab/web:1.2 root.ext4 --partition 3")]
 pub struct Export {
     /// Image to write
@@ -84,6 +84,8 @@ pub struct Export {
 pub enum Format {
     /// The disk's bytes, as `dd` would read them
     Raw,
+    /// For QEMU: holes take no room, however the file is copied
+    Qcow2,
 }
 
 /// Write an image to a disk of this computer

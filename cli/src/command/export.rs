@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use futures::TryStreamExt;
 use store_format::Envelope;
-use store_repo::{ExportOptions, ExportProgress, Piece, Repo};
+use store_repo::{ExportFormat, ExportOptions, ExportProgress, Piece, Repo};
 use wire::Digest;
 
 use super::image::{Made, is_stream};
@@ -22,10 +22,10 @@ use crate::render::progress::Reporter;
 
 /// `ingot export`.
 pub async fn export(args: &Export, context: &Context) -> anyhow::Result<()> {
-    let Format::Raw = args.format;
     let target = args.target.display();
     let what = || format!("cannot export {} to {target}", args.reference);
     refuse_what_is_no_file(&args.target).with_context(what)?;
+    let format = format(args).with_context(what)?;
     let repo = open(context).await?;
     let digest = repo.resolve(&args.reference).await.doing(what)?;
     let envelope = repo.envelope(&digest).await.doing(what)?;
@@ -39,17 +39,37 @@ pub async fn export(args: &Export, context: &Context) -> anyhow::Result<()> {
         let reporter = Arc::clone(&reporter);
         move |p: ExportProgress| reporter.bytes(p.done_bytes, Some(p.disk_bytes))
     };
-    let options = ExportOptions { range: Some(range) };
+    let options = ExportOptions { range: Some(range), format };
     let exported = repo.export_as(&digest, &args.target, options, progress).await.doing(what)?;
     reporter.finish();
     if context.out.json {
         return context.out.document(&Made { reference: &args.reference, made: &exported });
+    }
+    if exported.added_bytes > 0 {
+        let added = exported.added_bytes;
+        context.out.note(format!(
+            "the disk in {target} is {added} B longer than the image, with zeros: qcow2 has whole \
+             sectors of 512 B"
+        ));
     }
     context.out.line(format!(
         "{target}: {}, {} of content",
         size(exported.disk_bytes),
         size(exported.data_bytes)
     ))
+}
+
+/// What the file shall be.
+fn format(args: &Export) -> Result<ExportFormat, Failure> {
+    match args.format {
+        Format::Raw => Ok(ExportFormat::Raw),
+        Format::Qcow2 if is_stream(&args.target) => {
+            let what =
+                "a qcow2 file is not written from front to back, as standard output needs it";
+            Err(Failure::new(Code::Usage, what).next("name a file"))
+        }
+        Format::Qcow2 => Ok(ExportFormat::Qcow2),
+    }
 }
 
 /// What of the disk is wanted.

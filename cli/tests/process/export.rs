@@ -94,3 +94,18 @@ fn import_and_export_report_the_same_progress() {
     let last: Value = serde_json::from_str(&last).unwrap();
     assert_eq!((&last["event"], &last["done_bytes"]), (&"bytes".into(), &(4 * MIB).into()));
 }
+
+#[test]
+fn qcow2_is_a_file_for_qemu_and_no_stream() {
+    let world = stocked();
+    let said = world.json(["export", "lab/web:1", "disk.qcow2", "--format", "qcow2"]);
+    assert_eq!((&said["disk_bytes"], &said["added_bytes"]), (&(4 * MIB).into(), &0.into()));
+    let mut qemu = std::process::Command::new("qemu-img");
+    qemu.args(["compare", "disk.qcow2", "disk.raw"]).current_dir(world.path("."));
+    assert!(qemu.output().unwrap().status.success());
+    let odd = ["export", "lab/web:1", "odd.qcow2", "--format", "qcow2", "--bytes", "1000"];
+    let ended = world.run(odd);
+    assert!(ended.stderr.contains("24 B longer than the image"), "{ended:#?}");
+    let complaint = world.fails(2, ["export", "lab/web:1", "-", "--format", "qcow2"]);
+    assert!(complaint.contains("name a file"), "{complaint}");
+}

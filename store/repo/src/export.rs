@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use wire::Digest;
 
 use crate::open::Repo;
+use crate::qcow2;
 use crate::read::{Piece, Pieces, ReadError};
 
 /// Pieces between reading and writing.
@@ -24,8 +25,21 @@ const ZEROS: usize = 1 << 20;
 /// What of an image is written, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExportOptions {
+    /// What the file is.
+    pub format: ExportFormat,
     /// Only these bytes of the disk: they become the whole of what is written.
     pub range: Option<Range<u64>>,
+}
+
+/// What an exported file is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// The disk's bytes.
+    #[default]
+    Raw,
+    /// What QEMU calls qcow2. Its disks are whole sectors of 512 bytes: zeros
+    /// are added where the image ends within one.
+    Qcow2,
 }
 
 /// How far an export is. Numbers only rise.
@@ -44,6 +58,8 @@ pub struct Exported {
     pub disk_bytes: u64,
     /// Of these, bytes that were written as data; the rest are zeros.
     pub data_bytes: u64,
+    /// Zeros behind these, which the format of the file wants.
+    pub added_bytes: u64,
 }
 
 /// Why an image was not written.
@@ -81,6 +97,8 @@ struct Target {
     file: File,
     /// Offset on the image's disk of the first byte.
     start: u64,
+    /// Where the file does not have the bytes as they are.
+    qcow2: Option<qcow2::Writer>,
     /// The file that becomes the target once it is whole.
     temporary: Option<tempfile::TempPath>,
 }
@@ -113,7 +131,7 @@ impl Repo {
         let target = path.display().to_string();
         let failed = |source| ExportError::Write { target: target.clone(), source };
         let (send, receive) = mpsc::channel(PIECES);
-        let opened = Target::open(path, &range).map_err(failed)?;
+        let opened = Target::open(path, &range, options.format).map_err(failed)?;
         if let Some(found) = opened.too_small(disk_bytes).map_err(failed)? {
             return Err(ExportError::TooSmall { target, found, needed: disk_bytes });
         }
@@ -127,7 +145,11 @@ impl Repo {
         if let Some(error) = broken {
             return Err(error.into());
         }
-        Ok(Exported { disk_bytes, data_bytes: written.map_err(failed)? })
+        let added_bytes = match options.format {
+            ExportFormat::Raw => 0,
+            ExportFormat::Qcow2 => qcow2::rounded(disk_bytes) - disk_bytes,
+        };
+        Ok(Exported { disk_bytes, data_bytes: written.map_err(failed)?, added_bytes })
     }
 }
 
@@ -148,7 +170,7 @@ async fn hand_over(
 }
 
 impl Target {
-    fn open(path: &Path, range: &Range<u64>) -> io::Result<Target> {
+    fn open(path: &Path, range: &Range<u64>, format: ExportFormat) -> io::Result<Target> {
         let start = range.start;
         let kind = path.metadata().ok().map(|meta| meta.file_type());
         if kind.is_some_and(|kind| !kind.is_file() && !kind.is_block_device()) {
@@ -159,8 +181,12 @@ impl Target {
         if kind.is_some_and(|kind| kind.is_block_device()) {
             // Exclusively: the kernel refuses a device that is mounted or in use.
             let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
+            if format != ExportFormat::Raw {
+                let why = "a block device takes the bytes as they are, in the raw format";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
             let file = OpenOptions::new().write(true).custom_flags(exclusive).open(path)?;
-            return Ok(Target { file, start, temporary: None });
+            return Ok(Target { file, start, qcow2: None, temporary: None });
         }
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -168,12 +194,22 @@ impl Target {
         };
         let (file, temporary) =
             tempfile::Builder::new().prefix(".ingot-export-").tempfile_in(folder)?.into_parts();
-        file.set_len(range.end - start)?;
-        Ok(Target { file, start, temporary: Some(temporary) })
+        let bytes = range.end - start;
+        let qcow2 = match format {
+            ExportFormat::Raw => {
+                file.set_len(bytes)?;
+                None
+            }
+            ExportFormat::Qcow2 => Some(qcow2::Writer::create(&file, bytes)?),
+        };
+        Ok(Target { file, start, qcow2, temporary: Some(temporary) })
     }
 
     /// The length of a device that is shorter than the image.
     fn too_small(&self, needed: u64) -> io::Result<Option<u64>> {
+        if self.temporary.is_some() {
+            return Ok(None);
+        }
         let found = (&self.file).seek(SeekFrom::End(0))?;
         Ok((found < needed).then_some(found))
     }
@@ -190,7 +226,7 @@ impl Target {
         loop {
             let end = match pieces.blocking_recv() {
                 Some(Some(Piece::Data { offset, bytes })) => {
-                    self.file.write_all_at(&bytes, offset - self.start)?;
+                    self.put(&bytes, offset - self.start)?;
                     data_bytes += bytes.len() as u64;
                     offset + bytes.len() as u64
                 }
@@ -206,11 +242,21 @@ impl Target {
             };
             done(end - self.start);
         }
+        if let Some(qcow2) = self.qcow2 {
+            qcow2.finish()?;
+        }
         self.file.sync_all()?;
         if let Some(temporary) = self.temporary {
             keep(temporary, path)?;
         }
         Ok(data_bytes)
+    }
+
+    fn put(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        match &self.qcow2 {
+            Some(qcow2) => qcow2.write_all_at(bytes, offset),
+            None => self.file.write_all_at(bytes, offset),
+        }
     }
 
     /// Makes bytes of a device zero.
@@ -254,7 +300,8 @@ mod tests {
     fn device(len: usize) -> (tempfile::NamedTempFile, Target) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), vec![0xff; len]).unwrap();
-        let target = Target { file: file.reopen().unwrap(), start: 0, temporary: None };
+        let file_again = file.reopen().unwrap();
+        let target = Target { file: file_again, start: 0, qcow2: None, temporary: None };
         (file, target)
     }
 

@@ -31,13 +31,14 @@ mod mbr;
 mod open;
 mod packer;
 mod packs;
+mod qcow2;
 mod read;
 mod reader;
 mod source;
 mod storage;
 
 pub use check::{CheckReport, Problem};
-pub use export::{ExportError, ExportOptions, ExportProgress, Exported};
+pub use export::{ExportError, ExportFormat, ExportOptions, ExportProgress, Exported};
 pub use garbage::{GarbageError, GarbagePlan, GarbageReport, PackPlan};
 pub use images::{ImageDetails, ImageSummary, NameError};
 pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported};

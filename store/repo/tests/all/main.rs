@@ -7,5 +7,6 @@ mod damage;
 mod faults;
 mod garbage;
 mod names;
+mod qcow2;
 mod ranges;
 mod round_trip;

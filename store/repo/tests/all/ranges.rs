@@ -201,7 +201,7 @@ async fn an_exported_range_is_a_file_of_that_range_with_its_holes() {
     let range = second.start..second.start + second.bytes;
     let to = lab.path("part");
     let (send, receive) = std::sync::mpsc::channel();
-    let options = ExportOptions { range: Some(range) };
+    let options = ExportOptions { range: Some(range), ..ExportOptions::default() };
     let note = move |progress| send.send(progress).unwrap();
     let exported = lab.repo.export_as(&image, &to, options, note).await.unwrap();
     assert_eq!((exported.disk_bytes, exported.data_bytes), (16 * MIB, 5 * MIB));
