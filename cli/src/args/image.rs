@@ -32,7 +32,8 @@ pub struct Build {
 /// Store a disk image made elsewhere
 ///
 /// Reads a raw disk image from a file, a device or standard input ("-"), cuts it into chunks and
-/// stores those that the store does not have. Partitions and holes are recognised.
+/// stores those that the store does not have. Partitions and holes are recognised. A partition
+/// alone, such as /dev/sdb1, becomes an image too: one without a partition table.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     ingot import disk.raw -t lab/web:1.2\n  \

@@ -7,6 +7,7 @@ mod damage;
 mod faults;
 mod garbage;
 mod names;
+mod partition;
 mod qcow2;
 mod ranges;
 mod round_trip;
