@@ -5,6 +5,9 @@ use std::process::Command;
 use crate::common::{Lab, MIB, gpt_disk, noise, options, sparse};
 use store_repo::{ExportError, ExportFormat, ExportOptions, Exported, ImportOptions, Source};
 
+/// Offsets and what stands there.
+type Parts<'a> = &'a [(u64, &'a [u8])];
+
 fn qemu_img(args: &[&str], files: &[&Path]) -> String {
     let output = Command::new("qemu-img").args(args).args(files).output().unwrap();
     let said = format!("{args:?}: {output:?}");
@@ -34,7 +37,7 @@ async fn exported(lab: &Lab, disk: &Path, options: ImportOptions) -> (PathBuf, E
 async fn disks_of_all_shapes_are_the_same_for_qemu() {
     let lab = Lab::new().await;
     let full = noise(1, 5 << 20);
-    let parts: [(u64, &[(u64, &[u8])]); 7] = [
+    let shapes: [(u64, Parts<'_>); 7] = [
         (0, &[]),
         (100 * MIB, &[]),
         (5 * MIB, &[(0, &full)]),
@@ -44,7 +47,7 @@ async fn disks_of_all_shapes_are_the_same_for_qemu() {
         (1600 * MIB + 1024, &[(512 * MIB - 1000, &full[..5000]), (1600 * MIB, &full[..1024])]),
         (3 << 40, &[(0, &full[..4096]), ((2 << 40) + 77, &full), ((3 << 40) - 1, &[1])]),
     ];
-    for (len, parts) in parts {
+    for (len, parts) in shapes {
         let disk = sparse(&lab.path("disk"), len, parts);
         let (to, done) = exported(&lab, &disk, options("x")).await;
         assert_eq!((done.disk_bytes, done.added_bytes), (len, 0));
