@@ -84,6 +84,7 @@ impl Fault for ReadError {
             ReadError::Unknown { .. } => Code::NotFound,
             ReadError::Storage(error) => error.code(),
             ReadError::Broken => Code::Failed,
+            ReadError::Range { .. } => Code::Usage,
             _ => Code::Damaged,
         }
     }

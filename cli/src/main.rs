@@ -52,7 +52,7 @@ fn run(command: &Command, context: &Context) -> anyhow::Result<Code> {
     match command {
         Command::Build(args) => runtime::run(command::build::build(args, context))?,
         Command::Import(args) => runtime::run(command::image::import(args, context))?,
-        Command::Export(args) => runtime::run(command::image::export(args, context))?,
+        Command::Export(args) => runtime::run(command::export::export(args, context))?,
         Command::Write(args) => runtime::run(command::write::write(args, context))?,
         Command::Ls(args) => runtime::run(command::store::ls(args, context))?,
         Command::Show(args) => runtime::run(command::store::show(args, context))?,

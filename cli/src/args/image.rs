@@ -32,7 +32,8 @@ pub struct Build {
 /// Store a disk image made elsewhere
 ///
 /// Reads a raw disk image from a file, a device or standard input ("-"), cuts it into chunks and
-/// stores those that the store does not have. Partitions and holes are recognised. What a clean ext4
+/// stores those that the store does not have. Partitions and holes are recognised. A partition
+/// alone, such as /dev/sdb1, becomes an image too: one without a partition table. What a clean ext4
 /// or FAT calls free is not kept, whatever is there: these bytes are zeros in the image.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -56,10 +57,13 @@ pub struct Import {
 ///
 /// Every byte is verified on its way out. The file appears under its name only when it is whole;
 /// holes stay holes. An existing file is replaced. "-" writes to standard output.
+///
+/// With --partition, or --offset and --bytes, only that part of the disk is read and written.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    ingot export lab/web:1.2 web.raw\n  \
-    ingot export debian:12 - | ssh host 'cat > debian.raw'")]
+    ingot export debian:12 - | ssh host 'cat > debian.raw'\n  \
+    ingot export debian:12 vm.qcow2 --format qcow2\n  \
+    ingot export lab/web:1.2 root.ext4 --partition 3")]
 pub struct Export {
     /// Image to write
     #[arg(value_name = "REF")]
@@ -70,6 +74,15 @@ pub struct Export {
     /// Format of the file
     #[arg(long, value_enum, default_value = "raw")]
     pub format: Format,
+    /// Only the partition of this number, as `ingot show` lists it
+    #[arg(long, value_name = "N", conflicts_with_all = ["offset", "bytes"])]
+    pub partition: Option<u32>,
+    /// Only what stands behind this many bytes of the disk, such as 1MiB
+    #[arg(long, value_name = "SIZE", value_parser = wire::expr::size)]
+    pub offset: Option<u64>,
+    /// Only as much, such as 4096 or 512MiB
+    #[arg(long, value_name = "SIZE", value_parser = wire::expr::size)]
+    pub bytes: Option<u64>,
 }
 
 /// Formats of an exported file.
@@ -77,6 +90,8 @@ pub struct Export {
 pub enum Format {
     /// The disk's bytes, as `dd` would read them
     Raw,
+    /// For QEMU: holes take no room, however the file is copied
+    Qcow2,
 }
 
 /// Write an image to a disk of this computer

@@ -5,6 +5,7 @@ pub mod build;
 pub mod check;
 pub mod diff;
 pub mod du;
+pub mod export;
 pub mod garbage;
 pub mod image;
 pub mod logs;

@@ -2,6 +2,7 @@
 //! ends with, what it leaves behind. No network but loopback, no root.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod export;
 mod inspect;
 mod manners;
 mod serve;

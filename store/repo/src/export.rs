@@ -1,33 +1,65 @@
-//! Writing an image to a file or a device.
+//! Writing an image, or a range of it, to a file or a device.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use futures::stream::BoxStream;
 use rustix::fs::FallocateFlags;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use wire::Digest;
 
 use crate::open::Repo;
-use crate::read::{Piece, ReadError};
+use crate::qcow2;
+use crate::read::{Piece, Pieces, ReadError};
 
 /// Pieces between reading and writing.
 const PIECES: usize = 64;
 /// Zeros that are written at a time where a device cannot clear itself.
 const ZEROS: usize = 1 << 20;
 
+/// What of an image is written, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExportOptions {
+    /// What the file is.
+    pub format: ExportFormat,
+    /// Only these bytes of the disk: they become the whole of what is written.
+    pub range: Option<Range<u64>>,
+}
+
+/// What an exported file is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// The disk's bytes.
+    #[default]
+    Raw,
+    /// What QEMU calls qcow2. Its disks are whole sectors of 512 bytes: zeros
+    /// are added where the image ends within one.
+    Qcow2,
+}
+
+/// How far an export is. Numbers only rise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ExportProgress {
+    /// Bytes of the disk that are written.
+    pub disk_bytes: u64,
+    /// Of these, bytes dealt with.
+    pub done_bytes: u64,
+}
+
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Exported {
-    /// Bytes of the image.
+    /// Bytes of the disk, or of the range of it.
     pub disk_bytes: u64,
     /// Of these, bytes that were written as data; the rest are zeros.
     pub data_bytes: u64,
+    /// Zeros behind these, which the format of the file wants.
+    pub added_bytes: u64,
 }
 
 /// Why an image was not written.
@@ -63,42 +95,68 @@ pub enum ExportError {
 /// Where an image goes.
 struct Target {
     file: File,
+    /// Offset on the image's disk of the first byte.
+    start: u64,
+    /// Where the file does not have the bytes as they are.
+    qcow2: Option<qcow2::Writer>,
     /// The file that becomes the target once it is whole.
     temporary: Option<tempfile::TempPath>,
 }
 
 impl Repo {
-    /// Writes an image to a file, which gets its name once it is whole and
-    /// durable and replaces one that was there, or to a block device.
+    /// [`Repo::export_as`] of the whole disk.
     pub async fn export(
         self: &Arc<Self>,
         image: &Digest,
         path: &Path,
     ) -> Result<Exported, ExportError> {
-        let disk_bytes = self.envelope(image).await?.disk_bytes;
-        let mut pieces = self.read(image).await?;
+        self.export_as(image, path, ExportOptions::default(), |_| {}).await
+    }
+
+    /// Writes an image to a file, which gets its name once it is whole and
+    /// durable and replaces one that was there, or to a block device.
+    pub async fn export_as(
+        self: &Arc<Self>,
+        image: &Digest,
+        path: &Path,
+        options: ExportOptions,
+        mut progress: impl FnMut(ExportProgress) + Send + 'static,
+    ) -> Result<Exported, ExportError> {
+        let range = match options.range {
+            Some(range) => range,
+            None => 0..self.envelope(image).await?.disk_bytes,
+        };
+        let mut pieces = self.read_range(image, range.clone()).await?;
+        let disk_bytes = range.end - range.start;
         let target = path.display().to_string();
         let failed = |source| ExportError::Write { target: target.clone(), source };
         let (send, receive) = mpsc::channel(PIECES);
-        let opened = Target::open(path, disk_bytes).map_err(failed)?;
+        let opened = Target::open(path, &range, options.format).map_err(failed)?;
         if let Some(found) = opened.too_small(disk_bytes).map_err(failed)? {
             return Err(ExportError::TooSmall { target, found, needed: disk_bytes });
         }
         let to = path.to_owned();
-        let writer = tokio::task::spawn_blocking(move || opened.write(receive, &to));
+        let writer = tokio::task::spawn_blocking(move || {
+            let mut progress = |done_bytes| progress(ExportProgress { disk_bytes, done_bytes });
+            opened.write(receive, &to, &mut progress)
+        });
         let broken = hand_over(&mut pieces, send).await.err();
         let written = writer.await.map_err(|_| ExportError::Broken)?;
         if let Some(error) = broken {
             return Err(error.into());
         }
-        Ok(Exported { disk_bytes, data_bytes: written.map_err(failed)? })
+        let added_bytes = match options.format {
+            ExportFormat::Raw => 0,
+            ExportFormat::Qcow2 => qcow2::rounded(disk_bytes) - disk_bytes,
+        };
+        Ok(Exported { disk_bytes, data_bytes: written.map_err(failed)?, added_bytes })
     }
 }
 
 /// Hands all pieces to the writer, and the end mark: without that the file is
 /// not whole and is thrown away.
 async fn hand_over(
-    pieces: &mut BoxStream<'static, Result<Piece, ReadError>>,
+    pieces: &mut Pieces,
     writer: mpsc::Sender<Option<Piece>>,
 ) -> Result<(), ReadError> {
     while let Some(piece) = pieces.try_next().await? {
@@ -112,7 +170,8 @@ async fn hand_over(
 }
 
 impl Target {
-    fn open(path: &Path, disk_bytes: u64) -> io::Result<Target> {
+    fn open(path: &Path, range: &Range<u64>, format: ExportFormat) -> io::Result<Target> {
+        let start = range.start;
         let kind = path.metadata().ok().map(|meta| meta.file_type());
         if kind.is_some_and(|kind| !kind.is_file() && !kind.is_block_device()) {
             // A pipe or a terminal would be replaced by a file.
@@ -122,8 +181,12 @@ impl Target {
         if kind.is_some_and(|kind| kind.is_block_device()) {
             // Exclusively: the kernel refuses a device that is mounted or in use.
             let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
+            if format != ExportFormat::Raw {
+                let why = "a block device takes the bytes as they are, in the raw format";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
             let file = OpenOptions::new().write(true).custom_flags(exclusive).open(path)?;
-            return Ok(Target { file, temporary: None });
+            return Ok(Target { file, start, qcow2: None, temporary: None });
         }
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -131,37 +194,69 @@ impl Target {
         };
         let (file, temporary) =
             tempfile::Builder::new().prefix(".ingot-export-").tempfile_in(folder)?.into_parts();
-        file.set_len(disk_bytes)?;
-        Ok(Target { file, temporary: Some(temporary) })
+        let bytes = range.end - start;
+        let qcow2 = match format {
+            ExportFormat::Raw => {
+                file.set_len(bytes)?;
+                None
+            }
+            ExportFormat::Qcow2 => Some(qcow2::Writer::create(&file, bytes)?),
+        };
+        Ok(Target { file, start, qcow2, temporary: Some(temporary) })
     }
 
     /// The length of a device that is shorter than the image.
     fn too_small(&self, needed: u64) -> io::Result<Option<u64>> {
+        if self.temporary.is_some() {
+            return Ok(None);
+        }
         let found = (&self.file).seek(SeekFrom::End(0))?;
         Ok((found < needed).then_some(found))
     }
 
-    /// Writes until the end mark. Returns the bytes of data.
-    fn write(self, mut pieces: mpsc::Receiver<Option<Piece>>, path: &Path) -> io::Result<u64> {
+    /// Writes until the end mark; `done` is told how far it is. Returns the
+    /// bytes of data.
+    fn write(
+        self,
+        mut pieces: mpsc::Receiver<Option<Piece>>,
+        path: &Path,
+        done: &mut dyn FnMut(u64),
+    ) -> io::Result<u64> {
         let mut data_bytes = 0;
         loop {
-            match pieces.blocking_recv() {
+            let end = match pieces.blocking_recv() {
                 Some(Some(Piece::Data { offset, bytes })) => {
-                    self.file.write_all_at(&bytes, offset)?;
+                    self.put(&bytes, offset - self.start)?;
                     data_bytes += bytes.len() as u64;
+                    offset + bytes.len() as u64
                 }
-                // A new file has only zeros.
-                Some(Some(Piece::Hole { .. })) if self.temporary.is_some() => {}
-                Some(Some(Piece::Hole { offset, bytes })) => self.clear(offset, bytes)?,
+                Some(Some(Piece::Hole { offset, bytes })) => {
+                    // A new file has only zeros.
+                    if self.temporary.is_none() {
+                        self.clear(offset - self.start, bytes)?;
+                    }
+                    offset + bytes
+                }
                 Some(None) => break,
                 None => return Err(io::ErrorKind::Interrupted.into()),
-            }
+            };
+            done(end - self.start);
+        }
+        if let Some(qcow2) = self.qcow2 {
+            qcow2.finish()?;
         }
         self.file.sync_all()?;
         if let Some(temporary) = self.temporary {
             keep(temporary, path)?;
         }
         Ok(data_bytes)
+    }
+
+    fn put(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        match &self.qcow2 {
+            Some(qcow2) => qcow2.write_all_at(bytes, offset),
+            None => self.file.write_all_at(bytes, offset),
+        }
     }
 
     /// Makes bytes of a device zero.
@@ -205,7 +300,8 @@ mod tests {
     fn device(len: usize) -> (tempfile::NamedTempFile, Target) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), vec![0xff; len]).unwrap();
-        let target = Target { file: file.reopen().unwrap(), temporary: None };
+        let file_again = file.reopen().unwrap();
+        let target = Target { file: file_again, start: 0, qcow2: None, temporary: None };
         (file, target)
     }
 
@@ -213,7 +309,7 @@ mod tests {
         let (send, receive) = mpsc::channel(pieces.len());
         pieces.into_iter().for_each(|piece| send.try_send(piece).unwrap());
         drop(send);
-        target.write(receive, Path::new("unused"))
+        target.write(receive, Path::new("unused"), &mut |_| {})
     }
 
     #[test]

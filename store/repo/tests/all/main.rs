@@ -11,6 +11,8 @@ mod files;
 mod filesystems;
 mod garbage;
 mod names;
+mod partition;
+mod qcow2;
 mod ranges;
 mod repair;
 mod round_trip;

@@ -9,7 +9,7 @@ use crate::common::{Lab, MIB, gpt_disk, noise, sparse, text};
 use futures::TryStreamExt;
 use proptest::prelude::*;
 use store_format::Extent;
-use store_repo::{Piece, ReadError, Repo};
+use store_repo::{ExportOptions, ExportProgress, Piece, ReadError, Repo};
 use wire::Digest;
 
 /// The bytes of a range, whose pieces must cover just that.
@@ -190,6 +190,30 @@ async fn a_reader_ends_its_lease_on_any_thread() {
         assert!(began.elapsed().as_secs() < 300, "the lease lives on");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn an_exported_range_is_a_file_of_that_range_with_its_holes() {
+    let lab = Lab::new().await;
+    let disk = gpt_disk(&lab.path("disk"), 512, 1);
+    let image = lab.import(&disk, "x").await.digest;
+    let second = lab.repo.envelope(&image).await.unwrap().region_of(2).cloned().unwrap();
+    let range = second.start..second.start + second.bytes;
+    let to = lab.path("part");
+    let (send, receive) = std::sync::mpsc::channel();
+    let options = ExportOptions { range: Some(range), ..ExportOptions::default() };
+    let note = move |progress| send.send(progress).unwrap();
+    let exported = lab.repo.export_as(&image, &to, options, note).await.unwrap();
+    assert_eq!((exported.disk_bytes, exported.data_bytes), (16 * MIB, 5 * MIB));
+    let bytes = fs::read(&to).unwrap();
+    assert!(bytes == fs::read(&disk).unwrap()[9 << 20..25 << 20]);
+    assert_eq!(store_format::region::digest(&bytes), second.digest);
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&to.metadata().unwrap());
+    assert!(blocks * 512 <= 6 * MIB, "{blocks} blocks");
+    let seen: Vec<ExportProgress> = receive.iter().collect();
+    assert!(seen.is_sorted_by_key(|progress| progress.done_bytes) && seen.len() > 10);
+    let whole = ExportProgress { disk_bytes: 16 * MIB, done_bytes: 16 * MIB };
+    assert_eq!(seen.last(), Some(&whole));
 }
 
 /// A stretch of a made-up disk.
