@@ -1,4 +1,4 @@
-# What a fresh machine needs; each installs what is missing
+# The commands that a fresh machine needs; each installs what is missing
 # and says so. Everything else is `cargo xtask help`.
 
 FIRMWARE ?= uefi

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 /// What a figure counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
-    /// Bytes, shown in MiB.
+    /// Bytes, shown in MiB, or KiB where there are few.
     Bytes,
     /// Milliseconds, shown in seconds.
     Milliseconds,
@@ -158,6 +158,7 @@ impl Unit {
             format!("{}.{}", tenths / 10, tenths % 10)
         };
         match self {
+            Unit::Bytes if value < 1 << 20 => format!("{} KiB", tenths(1 << 10)),
             Unit::Bytes => format!("{} MiB", tenths(1 << 20)),
             Unit::Milliseconds => format!("{} s", tenths(1000)),
             Unit::Count => value.to_string(),
@@ -205,18 +206,20 @@ mod tests {
         let mut table = Table::default();
         let limit = Limit::AtMost(0.75);
         table.row("stored", Unit::Bytes, Some(3 << 20), "casync", Some(2 << 20), limit);
+        table.row("new", Unit::Bytes, Some(512), "changed", Some(1 << 10), Limit::Less);
         table.row("time", Unit::Milliseconds, Some(1250), "zstd", Some(2500), Limit::Less);
         table.row("requests", Unit::Count, None, "1 per 8 MiB", Some(9), Limit::AtMost(1.0));
         let expected = [
             "figure      ingot  against               ratio  target",
             "stored    3.0 MiB  casync       2.0 MiB  1.500  <= 0.75  NOT MET",
+            "new       0.5 KiB  changed      1.0 KiB  0.500  < 1      met",
             "time        1.2 s  zstd           2.5 s  0.500  < 1      met",
             "requests        -  1 per 8 MiB        9      -  <= 1     not measured",
         ];
         assert_eq!(table.text().lines().collect::<Vec<_>>(), expected);
         let json: Value = serde_json::from_str(&table.json()).unwrap();
         assert_eq!(json[0]["met"], false);
-        assert_eq!(json[1]["ratio"], 0.5);
-        assert_eq!(json[2]["ingot"], Value::Null);
+        assert_eq!(json[2]["ratio"], 0.5);
+        assert_eq!(json[3]["ingot"], Value::Null);
     }
 }

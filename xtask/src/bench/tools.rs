@@ -23,7 +23,9 @@ pub enum Tool {
     Restic,
     /// Segments; not encrypted here.
     Borg,
-    /// One archive per file.
+    /// One archive per file. Up to 0.15.0 it copies its last chunks before they are
+    /// written and loses them where there are few: not seen with whole disks, and
+    /// told by every restore.
     Bita,
     /// One stream per file.
     Zstd,
