@@ -1,10 +1,10 @@
-# The two commands that a fresh machine needs; each installs what is missing
+# The commands that a fresh machine needs; each installs what is missing
 # and says so. Everything else is `cargo xtask help`.
 
 FIRMWARE ?= uefi
 export DEBIAN_FRONTEND = noninteractive
 
-.PHONY: demo test setup-demo setup-test clean-demo
+.PHONY: demo test bench setup-demo setup-test setup-bench clean-demo
 
 ## demo: build an image, boot a bare VM over the network, install it, boot it, twice
 demo: setup-demo
@@ -14,7 +14,11 @@ demo: setup-demo
 test: setup-test
 	cargo xtask test
 
-setup-demo setup-test: setup-%:
+## bench: ingot's store beside its peers, with targets; the images are made once
+bench: setup-bench
+	cargo xtask bench store
+
+setup-demo setup-test setup-bench: setup-%:
 	@sh xtask/setup.sh $*
 
 ## clean-demo: drop what the demo keeps between its runs

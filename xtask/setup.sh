@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages that `make demo` and `make test` need, naming
-# those that are missing. Usage: setup.sh demo|test. Root, Debian 12 or 13.
+# Installs the Debian packages that `make demo`, `make test` and `make bench` need,
+# naming those that are missing. Usage: setup.sh demo|test|bench. Root, Debian 12 or 13.
 set -eu
 
 build="gcc libc6-dev make git ca-certificates procps"
@@ -9,11 +9,13 @@ image="debian-archive-keyring mmdebstrap e2fsprogs dosfstools mtools grub-pc-bin
 loader="systemd-boot-efi"
 vm="qemu-system-x86 ovmf ipxe-qemu seabios iproute2"
 clients="udhcpc isc-dhcp-client atftp tftp-hpa curl fdisk strace"
+peers="casync restic borgbackup zstd b3sum fdisk time"
 
 case "${1:-}" in
 demo) wanted="$build $image $loader $vm" ;;
-test) wanted="$build $image $loader $vm $clients" ;;
-*) echo "usage: $0 demo|test" >&2; exit 2 ;;
+test) wanted="$build $image $loader $vm $clients time" ;;
+bench) wanted="$build debian-archive-keyring mmdebstrap e2fsprogs dosfstools mtools $peers" ;;
+*) echo "usage: $0 demo|test|bench" >&2; exit 2 ;;
 esac
 
 if [ "$(id -u)" != 0 ]; then

@@ -28,11 +28,13 @@ pub struct Binaries {
 
 /// Builds both.
 pub fn run(args: &Args) -> Result<Binaries> {
+    Ok(Binaries { ingot: ingot(args)?, agent: agent(args)? })
+}
+
+/// Builds the command line and server.
+pub fn ingot(args: &Args) -> Result<PathBuf> {
     run_command(cargo().args(["build", "--locked", "--profile", args.profile(), "-p", "cli"]))?;
-    Ok(Binaries {
-        ingot: tests_rig::target_dir().join(args.folder()).join("ingot"),
-        agent: agent(args)?,
-    })
+    Ok(tests_rig::target_dir().join(args.folder()).join("ingot"))
 }
 
 /// Builds the static agent.

@@ -2,6 +2,7 @@
 //!
 //! Knows the product by its command line only.
 
+mod bench;
 mod build;
 mod demo;
 mod shell;
@@ -30,6 +31,9 @@ enum Tasks {
     Build(build::Args),
     /// Print the sizes of the two binaries; the agent has a budget
     Size,
+    /// Measure ingot beside its peers and print the figures with their targets
+    #[command(subcommand)]
+    Bench(bench::Benches),
 }
 
 fn main() -> Result<()> {
@@ -39,5 +43,6 @@ fn main() -> Result<()> {
         Tasks::Test(args) => test::run(&args),
         Tasks::Build(args) => build::run(&args).map(drop),
         Tasks::Size => size::run(),
+        Tasks::Bench(bench) => bench::run(&bench),
     }
 }
