@@ -18,7 +18,7 @@ use crate::common::{Lab, MIB, import, noise, open, options, sparse};
 use crate::faults::{child_to_collect, child_work};
 
 /// Runs a statement on the records, as nothing but a test may.
-async fn sql(store: &Path, statement: &str) {
+pub async fn sql(store: &Path, statement: &str) {
     let options = SqliteConnectOptions::new().filename(store.join("store.db"));
     let mut records = SqliteConnection::connect_with(&options).await.unwrap();
     sqlx::query(AssertSqlSafe(statement)).execute(&mut records).await.unwrap();
