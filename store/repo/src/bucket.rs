@@ -16,8 +16,8 @@ use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 /// How long one request may take, unless `AWS_TIMEOUT` says something else: a
 /// pack of 66 MiB at 2 Mbit/s.
 const REQUEST_TIMEOUT: &str = "300 seconds";
-/// How often a request is tried again, waiting 6 s in all: a server that is
-/// gone is reported while somebody still looks.
+/// How often a request is tried again, within seconds: a server that is gone is
+/// reported while somebody still looks.
 const RETRIES: usize = 6;
 /// After this long no request is tried again.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
