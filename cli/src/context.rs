@@ -5,6 +5,7 @@ use std::env;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use store_repo::Place;
 
 use crate::args::Global;
 use crate::exit::{Code, Failure};
@@ -46,6 +47,11 @@ impl Context {
         }
     }
 
+    /// The store as what can be opened.
+    pub fn store(&self) -> anyhow::Result<Place> {
+        place(&self.store_url()?)
+    }
+
     /// The store, only where it was named on the command line or in the environment.
     pub fn store_given(&self) -> Option<&str> {
         self.store.as_deref()
@@ -63,6 +69,16 @@ impl Context {
     pub fn server_url(&self) -> String {
         let url = self.server.clone().unwrap_or_else(|| format!("http://127.0.0.1:{PORT}"));
         url.trim_end_matches('/').to_owned()
+    }
+}
+
+/// The store at an address. The records of one in a bucket are in the data
+/// directory.
+pub fn place(url: &str) -> anyhow::Result<Place> {
+    let place = Place::from(url);
+    match place.is_bucket() {
+        true => Ok(place.with_homes(&data_folder()?.join("remote"))),
+        false => Ok(place),
     }
 }
 

@@ -43,7 +43,8 @@ impl Fault for OpenError {
     fn code(&self) -> Code {
         match self {
             OpenError::Absent { .. } => Code::NotFound,
-            OpenError::Url { .. } => Code::Usage,
+            OpenError::Url { .. } | OpenError::NoHome { .. } => Code::Usage,
+            OpenError::Bucket { .. } => Code::Usage,
             OpenError::Marker { .. } => Code::Damaged,
             OpenError::Storage { source, .. } => source.code(),
             _ => Code::Failed,
@@ -52,9 +53,13 @@ impl Fault for OpenError {
 
     fn next(&self) -> Option<&'static str> {
         match self {
-            OpenError::Storage { .. } => {
-                Some("check the folder's permissions, or name another store with --store")
+            OpenError::Storage { source: StorageError::Unreachable { .. }, .. } => {
+                Some("AWS_ENDPOINT_URL names the server of a bucket (docs/backends.md)")
             }
+            OpenError::Storage { .. } => Some(
+                "check the folder's permissions or the bucket's AWS_… variables, or name another \
+                 store with --store",
+            ),
             _ => Some("name another store with --store or INGOT_STORE"),
         }
     }

@@ -47,7 +47,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const NEVER_REACHES: &[(&str, &[&str])] = &[
     (
         "agent",
-        &["tokio", "axum", "hyper", "sqlx", "sqlx-core", "object_store", "builder", "store-repo"],
+        &[
+            "tokio",
+            "axum",
+            "hyper",
+            "sqlx",
+            "sqlx-core",
+            "object_store",
+            "reqwest",
+            "rustls",
+            "builder",
+            "store-repo",
+        ],
     ),
     ("store-format", &["tokio", "socket2", "rustix", "nix", "ureq"]),
     ("store-filesystems", &["tokio", "socket2", "rustix", "nix", "ureq"]),

@@ -48,10 +48,11 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Store of images: a folder, or its URL [default: your data directory]
+    /// Store of images: a folder, or s3://BUCKET/PREFIX [default: your data directory]
     ///
     /// Defaults to /var/lib/ingot/store for root and to ingot/store in the data directory
-    /// (XDG_DATA_HOME, else ~/.local/share) for everyone else.
+    /// (XDG_DATA_HOME, else ~/.local/share) for everyone else. For a bucket, the usual AWS_...
+    /// variables name its server and the credentials; its records are kept in the data directory.
     #[arg(
         long,
         global = true,

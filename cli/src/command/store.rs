@@ -21,14 +21,14 @@ const SHARED_SHOWN: usize = 10;
 
 /// Opens the store that exists.
 pub async fn open(context: &Context) -> anyhow::Result<Arc<Repo>> {
-    let url = context.store_url()?;
-    Ok(Arc::new(Repo::open(&url).await.doing(|| "cannot open the store")?))
+    let place = context.store()?;
+    Ok(Arc::new(Repo::open(place).await.doing(|| "cannot open the store")?))
 }
 
 /// Opens the store, and makes it where there is none.
 pub async fn open_or_create(context: &Context) -> anyhow::Result<Arc<Repo>> {
-    let url = context.store_url()?;
-    Ok(Arc::new(Repo::open_or_create(&url).await.doing(|| "cannot open the store")?))
+    let place = context.store()?;
+    Ok(Arc::new(Repo::open_or_create(place).await.doing(|| "cannot open the store")?))
 }
 
 /// `ingot ls`.

@@ -15,6 +15,7 @@ use super::boot::{self, Prepared};
 use super::glue::StoreImages;
 use super::settings::Settings;
 use super::{advertise, http, interface};
+use crate::context::place;
 use crate::exit::{Code, Failure};
 use crate::fault::Doing;
 
@@ -42,7 +43,8 @@ impl Parts {
     pub async fn open(settings: &Settings) -> anyhow::Result<Parts> {
         writable(&settings.state)?;
         let policy = policy(settings.policy.as_deref())?;
-        let repo = Repo::open_or_create(&settings.store).await.doing(|| "cannot open the store")?;
+        let place = place(&settings.store)?;
+        let repo = Repo::open_or_create(place).await.doing(|| "cannot open the store")?;
         let repo = Arc::new(repo);
         let db = Db::open(&settings.state.join(RECORDS)).await.with_context(|| {
             format!("cannot open {RECORDS} in the state folder {}", settings.state.display())

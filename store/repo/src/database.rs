@@ -58,10 +58,10 @@ fn system_clock() -> u64 {
 pub(crate) fn failed(source: sqlx::Error) -> StorageError {
     let code = source.as_database_error().and_then(|error| error.code().map(|c| c.into_owned()));
     let primary = code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
-    let key = FILE.to_owned();
+    let (key, source) = (FILE.to_owned(), Arc::new(source));
     match primary {
-        Some(13) => StorageError::Full { key, source: Box::new(source) },
-        Some(3 | 8 | 14) => StorageError::Denied { key, source: Box::new(source) },
+        Some(13) => StorageError::Full { key, source },
+        Some(3 | 8 | 14) => StorageError::Denied { key, source },
         _ => StorageError::Database { key, source },
     }
 }

@@ -254,7 +254,7 @@ impl Repo {
         pack: &PackName,
         range: Range<u64>,
     ) -> Result<Bytes, StorageError> {
-        self.storage.get_range(&pack_key(pack), range).await
+        self.storage.read(&pack_key(pack), range).await
     }
 
     /// The length of a pack.

@@ -1,7 +1,7 @@
 //! A store of images: ingest, read, check, repair.
 //!
-//! Bytes are in an object store (a local folder for now), records in SQLite,
-//! and an index of the chunks in memory-mapped files beside it. Packs are the
+//! Bytes are in an object store (a local folder, or a bucket of S3), records in
+//! SQLite, and an index of the chunks in memory-mapped files beside it. Packs are the
 //! truth about chunks: the index can be lost.
 //!
 //! ```text
@@ -16,6 +16,8 @@
 //! each durable before the next: where a process stops, the store is whole and
 //! has at worst packs that nothing needs.
 
+mod blocks;
+mod bucket;
 mod check;
 mod database;
 mod diff;
@@ -29,10 +31,12 @@ mod layout;
 mod lease;
 mod locations;
 mod map;
+mod marker;
 mod mbr;
 mod open;
 mod packer;
 mod packs;
+mod place;
 mod qcow2;
 mod read;
 mod reader;
@@ -55,6 +59,7 @@ pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported, ImportedR
 pub use layout::LayoutError;
 pub use open::{OpenError, Repo};
 pub use packs::{PackBytes, PackRead};
+pub use place::Place;
 pub use read::{Piece, Pieces, ReadError};
 pub use reader::Reader;
 pub use repair::{
@@ -62,5 +67,5 @@ pub use repair::{
 };
 pub use sharing::{SharedWith, Sharing};
 pub use source::Source;
-pub use storage::{Storage, StorageError};
+pub use storage::{Cause, Storage, StorageError};
 pub use usage::{Overhead, Usage, UsageError};

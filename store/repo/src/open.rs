@@ -3,12 +3,8 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-use object_store::path::Path as Key;
-use serde::{Deserialize, Serialize};
 use sqlx::migrate::MigrateError;
 use store_format::PackName;
 use tokio::sync::Mutex;
@@ -17,26 +13,13 @@ use crate::database::{self, Database};
 use crate::index::Index;
 use crate::lease::Pulls;
 use crate::locations::Placed;
+use crate::marker::{self, FORMAT, MARKER};
 use crate::packs::{self, PackError};
+use crate::place::{Missing, Place};
 use crate::storage::{Storage, StorageError, pack_key};
 
-/// Name of the object that says what a store is.
-const MARKER: &str = "ingot-store.json";
-/// Longest marker accepted.
-const MARKER_BYTES_MAX: u64 = 64 << 10;
-const FORMAT: &str = "ingot.store/1";
-const FORMAT_FAMILY: &str = "ingot.store/";
-/// The rule of cutting: content cut by another rule shares almost nothing.
-const CHUNKER: &str = "fastcdc-2020/16384-65536-262144/2";
 /// Packs whose tables become one index segment when an index is built again.
 const REBUILD_BATCH: usize = 32;
-
-/// The marker.
-#[derive(Debug, Serialize, Deserialize)]
-struct Marker {
-    format: String,
-    chunker: String,
-}
 
 /// A store of images. Cheap to use from many tasks at once; several processes
 /// may have the same store open.
@@ -66,10 +49,28 @@ struct Look {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// An address of a kind that is not known.
-    #[error("{url:?} is not a store that this program can use: give a folder or file:///folder")]
+    #[error(
+        "{url:?} is not a store that this program can use: give a folder, file:///folder or \
+         s3://bucket/prefix"
+    )]
     Url {
         /// The address.
         url: String,
+    },
+    /// A bucket, and no folder for the records.
+    #[error("the store at {url} needs a folder for its records, and none was named")]
+    NoHome {
+        /// The address.
+        url: String,
+    },
+    /// The settings of a bucket do not make sense.
+    #[error("cannot use {url}: correct the AWS_… variables (docs/backends.md)")]
+    Bucket {
+        /// The address.
+        url: String,
+        /// What is wrong.
+        #[source]
+        source: object_store::Error,
     },
     /// There is nothing at the address.
     #[error("there is no store at {at}: make one by importing or building an image")]
@@ -78,7 +79,7 @@ pub enum OpenError {
         at: String,
     },
     /// There is something else at the address.
-    #[error("{at} is not empty and is not a store: choose another folder")]
+    #[error("{at} is not empty and is not a store: choose another place")]
     NotAStore {
         /// The folder.
         at: String,
@@ -98,6 +99,28 @@ pub enum OpenError {
     Marker {
         /// The folder.
         at: String,
+    },
+    /// The bucket is somebody else's, or the records are.
+    #[error(
+        "the records of the store at {at}, its names and list of images, are not in {home}: use \
+         the machine that has them, or restore that folder from a backup; nothing was changed"
+    )]
+    NoRecords {
+        /// The address.
+        at: String,
+        /// The folder.
+        home: String,
+    },
+    /// Records without the bucket's objects.
+    #[error(
+        "there is no store at {at}, and its records are in {home}: correct the address or the \
+         server's, or move that folder away to begin anew; nothing was changed"
+    )]
+    NoObjects {
+        /// The address.
+        at: String,
+        /// The folder.
+        home: String,
     },
     /// The records are gone, the images' bytes are not.
     #[error(
@@ -129,33 +152,16 @@ pub enum OpenError {
     },
 }
 
-/// The folder that an address of a store names.
-fn folder(url: &str) -> Result<PathBuf, OpenError> {
-    match url.split_once("://") {
-        None => Ok(PathBuf::from(url)),
-        Some(("file", path)) if path.starts_with('/') => Ok(PathBuf::from(path)),
-        Some(_) => Err(OpenError::Url { url: url.to_owned() }),
-    }
-}
-
 impl Repo {
-    /// Opens the store in a folder (a path or a `file:///` address).
-    pub async fn open(url: &str) -> Result<Repo, OpenError> {
-        let path = folder(url)?;
-        match path.is_dir() {
-            true => Repo::open_storage(of_folder(&path)?).await,
-            false => Err(OpenError::Absent { at: url.to_owned() }),
-        }
+    /// Opens the store at a place (of a folder, its path is enough).
+    pub async fn open(place: impl Into<Place>) -> Result<Repo, OpenError> {
+        let storage = place.into().storage(Missing::Stays)?;
+        Repo::open_storage(storage).await
     }
 
     /// As [`Repo::open`], but makes the store, and its folder, where there is none.
-    pub async fn open_or_create(url: &str) -> Result<Repo, OpenError> {
-        let path = folder(url)?;
-        fs::create_dir_all(&path).map_err(|e| OpenError::Storage {
-            at: url.to_owned(),
-            source: StorageError::new(url, Box::new(e)),
-        })?;
-        let storage = of_folder(&path)?;
+    pub async fn open_or_create(place: impl Into<Place>) -> Result<Repo, OpenError> {
+        let storage = place.into().storage(Missing::IsMade)?;
         match Repo::create(&storage).await {
             Err(OpenError::NotAStore { .. }) | Ok(()) => Repo::open_storage(storage).await,
             Err(other) => Err(other),
@@ -164,25 +170,16 @@ impl Repo {
 
     /// Writes what makes a place a store. The place must be empty.
     pub async fn create(storage: &Storage) -> Result<(), OpenError> {
-        let at = storage.home.display().to_string();
-        let failed = |source| OpenError::Storage { at: at.clone(), source };
-        let io = |e| failed(StorageError::new(&at, Box::new(e)));
-        let exists = storage.home.join(MARKER).exists();
-        if exists || !is_empty(&storage.home).map_err(io)? {
-            return Err(OpenError::NotAStore { at });
-        }
-        let marker = Marker { format: FORMAT.to_owned(), chunker: CHUNKER.to_owned() };
-        let bytes = serde_json::to_vec(&marker).unwrap_or_default();
-        storage.put(&Key::from(MARKER), Bytes::from(bytes)).await.map_err(failed)
+        marker::write(storage).await
     }
 
     /// Opens a store wherever it is.
     pub async fn open_storage(storage: Storage) -> Result<Repo, OpenError> {
-        let at = storage.home.display().to_string();
-        check_marker(&storage, &at).await?;
-        check_database(&storage, &at).await?;
+        let (at, home) = (storage.name.clone(), storage.home.display().to_string());
+        marker::check(&storage).await?;
+        check_database(&storage, &home).await?;
         let database =
-            Database::open(&storage.home, true).await.map_err(|e| database_error(&at, e))?;
+            Database::open(&storage.home, true).await.map_err(|e| database_error(&home, e))?;
         let over = Repo::over(storage, database).await;
         over.map_err(|source| OpenError::Storage { at, source })
     }
@@ -257,54 +254,6 @@ impl Repo {
         packs.retain(|(name, _)| !condemned.contains(pack_key(name).as_ref()));
         let missing = self.index.compare(packs.iter().map(|(name, _)| *name).collect());
         Ok(Look { epoch, packs, missing })
-    }
-}
-
-/// Whether a folder has nothing, or only what is left of a marker that was not
-/// written to its end.
-fn is_empty(folder: &Path) -> std::io::Result<bool> {
-    for entry in fs::read_dir(folder)? {
-        if !entry?.file_name().to_string_lossy().starts_with(MARKER) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn of_folder(path: &Path) -> Result<Storage, OpenError> {
-    let at = path.display().to_string();
-    Storage::folder(path).map_err(|source| OpenError::Storage { at, source })
-}
-
-async fn check_marker(storage: &Storage, at: &str) -> Result<(), OpenError> {
-    let at = at.to_owned();
-    let bytes = match storage.get(&Key::from(MARKER), MARKER_BYTES_MAX).await {
-        Ok(bytes) => bytes,
-        Err(StorageError::Missing { .. }) => {
-            return Err(match is_empty(&storage.home) {
-                Ok(true) => OpenError::Absent { at },
-                _ => OpenError::NotAStore { at },
-            });
-        }
-        Err(source) => return Err(OpenError::Storage { at, source }),
-    };
-    #[derive(Deserialize)]
-    struct Head {
-        format: String,
-    }
-    let Ok(Head { format }) = serde_json::from_slice(&bytes) else {
-        return Err(OpenError::Marker { at });
-    };
-    let version = format.strip_prefix(FORMAT_FAMILY).and_then(|text| text.parse::<u32>().ok());
-    match version {
-        Some(1) if format == FORMAT => {}
-        Some(2..) => return Err(OpenError::Newer { at, found: format }),
-        _ => return Err(OpenError::Marker { at }),
-    }
-    match serde_json::from_slice::<Marker>(&bytes) {
-        Ok(marker) if marker.chunker == CHUNKER => Ok(()),
-        Ok(marker) => Err(OpenError::Newer { at, found: marker.chunker }),
-        Err(_) => Err(OpenError::Marker { at }),
     }
 }
 

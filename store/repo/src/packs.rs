@@ -7,13 +7,14 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
+use object_store::{GetOptions, GetRange, GetResultPayload};
 use sha2::{Digest as _, Sha256};
 use store_format::frame::{FrameError, Header, Opener};
 use store_format::pack::{self, Entry, Trailer};
 use store_format::{DecodeError, PackName};
 use wire::Digest;
 
+use crate::blocks::BlockRead;
 use crate::storage::{Storage, StorageError, pack_key};
 
 /// Bytes of a pack that are read from a file at a time.
@@ -118,11 +119,14 @@ pub(crate) async fn open(
     range: Option<Range<u64>>,
 ) -> Result<PackRead, StorageError> {
     let key = pack_key(name);
+    if let Some(blocks) = &storage.blocks {
+        let BlockRead { pack_len, range, bytes } =
+            blocks.open(&storage.objects, &key, range).await?;
+        return Ok(PackRead { pack_len, range, bytes });
+    }
     let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
-    let found = storage.objects.get_opts(&key, options).await.map_err(|e| match e {
-        object_store::Error::NotFound { .. } => StorageError::Missing { key: key.to_string() },
-        other => StorageError::new(key.as_ref(), Box::new(other)),
-    })?;
+    let found =
+        storage.objects.get_opts(&key, options).await.map_err(|e| StorageError::object(&key, e))?;
     let (pack_len, range) = (found.meta.size, found.range.clone());
     let name = key.to_string();
     let bytes = match found.payload {

@@ -281,7 +281,7 @@ impl Reading {
         let mut fetched = Vec::with_capacity(requests.len());
         for request in requests {
             let key = pack_key(&request.pack);
-            let bytes = self.repo.storage.get_range(&key, request.start..request.end).await?;
+            let bytes = self.repo.storage.read(&key, request.start..request.end).await?;
             fetched.push((request, bytes));
         }
         Ok(fetched)

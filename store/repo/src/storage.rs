@@ -1,17 +1,22 @@
 //! Where a store keeps its bytes.
 
+mod error;
+
 use std::fs;
-use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use store_format::PackName;
 use wire::Digest;
+
+use crate::blocks::Blocks;
+pub use error::{Cause, StorageError};
 
 /// Two places: the objects, which may be far away and shared, and a local
 /// folder for the database and the index.
@@ -23,115 +28,46 @@ pub struct Storage {
     pub local: Arc<dyn ObjectStore>,
     /// The folder of the database and the index.
     pub home: PathBuf,
+    /// What messages call it.
+    pub(crate) name: String,
+    /// Where the objects are away from the home: what was read of them last.
+    pub(crate) blocks: Option<Arc<Blocks>>,
 }
 
-/// Why bytes could not be read from or written to the store.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// No space left.
-    #[error(
-        "the store has no space left for {key}: free some and try again; nothing in it is lost"
-    )]
-    Full {
-        /// File in the store.
-        key: String,
-        /// What the backend said.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Not allowed.
-    #[error("the store refuses access to {key}: it is read-only, or belongs to another user")]
-    Denied {
-        /// File in the store.
-        key: String,
-        /// What the backend said.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// No such file.
-    #[error("{key} is missing from the store")]
-    Missing {
-        /// File in the store.
-        key: String,
-    },
-    /// A file is longer than it can be.
-    #[error("{key} has {len} bytes, more than it can have: it is not what its name says")]
-    TooLong {
-        /// File in the store.
-        key: String,
-        /// Its length.
-        len: u64,
-    },
-    /// The database gave another error.
-    #[error("the store's database {key} failed")]
-    Database {
-        /// File in the store.
-        key: String,
-        /// What the database said.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// Anything else.
-    #[error("the store cannot access {key}")]
-    Other {
-        /// File in the store.
-        key: String,
-        /// What the backend said.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-impl StorageError {
-    pub(crate) fn new(key: &str, source: Box<dyn std::error::Error + Send + Sync>) -> Self {
-        let key = key.to_owned();
-        match io_kind(source.as_ref()) {
-            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
-                StorageError::Full { key, source }
-            }
-            Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
-                StorageError::Denied { key, source }
-            }
-            _ => StorageError::Other { key, source },
-        }
-    }
-
-    fn object(key: &Key, source: object_store::Error) -> StorageError {
-        match source {
-            object_store::Error::NotFound { .. } => StorageError::Missing { key: key.to_string() },
-            object_store::Error::PermissionDenied { .. } => {
-                StorageError::Denied { key: key.to_string(), source: Box::new(source) }
-            }
-            _ => StorageError::new(key.as_ref(), Box::new(source)),
-        }
-    }
-}
-
-/// The kind of the first I/O error in a chain of causes.
-fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(io.kind());
-        }
-        cause = error.source();
-    }
-    None
-}
+/// Objects that are looked for at once.
+const LOOKS: usize = 16;
 
 impl Storage {
     /// A store that is wholly in one folder, which must exist.
     pub fn folder(path: &Path) -> Result<Storage, StorageError> {
-        let shown = path.display().to_string();
-        let open = || LocalFileSystem::new_with_prefix(path).map(|store| store.with_fsync(true));
-        let objects = open().map_err(|e| StorageError::new(&shown, Box::new(e)))?;
-        let objects: Arc<dyn ObjectStore> = Arc::new(objects);
-        let home = fs::canonicalize(path).map_err(|e| StorageError::new(&shown, Box::new(e)))?;
-        Ok(Storage { local: Arc::clone(&objects), objects, home })
+        let (local, home) = local(path)?;
+        let name = home.display().to_string();
+        Ok(Storage { objects: Arc::clone(&local), local, home, name, blocks: None })
+    }
+
+    /// A store whose objects are somewhere else than its records, which are in
+    /// a folder that must exist. Messages call it `name`.
+    pub fn apart(
+        objects: Arc<dyn ObjectStore>,
+        home: &Path,
+        name: &str,
+    ) -> Result<Storage, StorageError> {
+        let (local, home) = local(home)?;
+        Ok(Storage { objects, local, home, name: name.to_owned(), blocks: Some(Blocks::new()) })
+    }
+
+    /// Whether the objects are somewhere else than the records.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.blocks.is_some()
     }
 
     pub(crate) async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), StorageError> {
-        put(&self.objects, key, bytes).await
+        put(&self.objects, key, bytes).await?;
+        if let Some(blocks) = &self.blocks {
+            // It may have been damaged before.
+            blocks.forget(key);
+        }
+        Ok(())
     }
 
     pub(crate) async fn put_local(&self, key: &Key, bytes: Bytes) -> Result<(), StorageError> {
@@ -140,14 +76,16 @@ impl Storage {
 
     /// Whether all these objects exist.
     pub(crate) async fn has(&self, keys: &[String]) -> Result<bool, StorageError> {
-        for key in keys {
-            match self.len(&Key::from(key.as_str())).await {
-                Ok(_) => {}
-                Err(StorageError::Missing { .. }) => return Ok(false),
-                Err(error) => return Err(error),
+        let keys: Vec<_> = keys.iter().map(|key| Key::from(key.as_str())).collect();
+        let looks = stream::iter(keys).map(|key| async move {
+            match self.len(&key).await {
+                Ok(_) => Ok(true),
+                Err(StorageError::Missing { .. }) => Ok(false),
+                Err(error) => Err(error),
             }
-        }
-        Ok(true)
+        });
+        let found: Vec<bool> = looks.buffer_unordered(LOOKS).try_collect().await?;
+        Ok(!found.contains(&false))
     }
 
     /// Deletes an object; one that is gone already is fine.
@@ -170,10 +108,19 @@ impl Storage {
         found.bytes().await.map_err(|e| StorageError::object(key, e))
     }
 
+    /// A part of a pack that others are likely to want, too.
+    pub(crate) async fn read(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StorageError> {
+        match &self.blocks {
+            Some(blocks) => blocks.read(&self.objects, key, range).await,
+            None => self.get_range(key, range).await,
+        }
+    }
+
+    /// A part of an object, as it is in this moment.
     pub(crate) async fn get_range(
         &self,
         key: &Key,
-        range: std::ops::Range<u64>,
+        range: Range<u64>,
     ) -> Result<Bytes, StorageError> {
         let len = range.end.saturating_sub(range.start);
         let bytes =
@@ -181,10 +128,10 @@ impl Storage {
         match bytes.len() as u64 == len {
             true => Ok(bytes),
             // A backend may answer a range that reaches past the end in part.
-            false => Err(StorageError::Other {
-                key: key.to_string(),
-                source: "it ends before what should be read from it".into(),
-            }),
+            false => {
+                let what = "it ends before what should be read from it";
+                Err(StorageError::new(key.as_ref(), what.into()))
+            }
         }
     }
 
@@ -207,18 +154,21 @@ impl Storage {
 
     /// All packs with their lengths; files with other names are not listed.
     pub(crate) async fn packs(&self) -> Result<Vec<(PackName, u64)>, StorageError> {
-        self.list(PACKS, |name| name.parse().ok()).await
+        self.list(PACKS, |name| name.parse().ok(), pack_key).await
     }
 
     /// All blobs with their lengths.
     pub(crate) async fn blobs(&self) -> Result<Vec<(Digest, u64)>, StorageError> {
-        self.list(BLOBS, |name| Digest::from_hex(name).ok()).await
+        self.list(BLOBS, |name| Digest::from_hex(name).ok(), blob_key).await
     }
 
+    /// Files with other names, or in other places than their names say, are
+    /// somebody else's.
     async fn list<T: Ord>(
         &self,
         folder: &str,
         parse: impl Fn(&str) -> Option<T>,
+        key: impl Fn(&T) -> Key,
     ) -> Result<Vec<(T, u64)>, StorageError> {
         let prefix = Key::from(folder);
         let mut list = self.objects.list(Some(&prefix));
@@ -227,6 +177,7 @@ impl Storage {
             list.try_next().await.map_err(|e| StorageError::object(&prefix, e))?
         {
             let name = meta.location.filename().and_then(&parse);
+            let name = name.filter(|name| key(name) == meta.location);
             found.extend(name.map(|name| (name, meta.size)));
         }
         found.sort_unstable();
@@ -236,7 +187,7 @@ impl Storage {
 
 async fn put(store: &Arc<dyn ObjectStore>, key: &Key, bytes: Bytes) -> Result<(), StorageError> {
     let payload = PutPayload::from_bytes(bytes);
-    store.put(key, payload).await.map_err(|e| StorageError::object(key, e))?;
+    store.put(key, payload).await.map_err(|e| StorageError::write(key, e))?;
     Ok(())
 }
 
@@ -245,6 +196,15 @@ async fn delete(store: &Arc<dyn ObjectStore>, key: &Key) -> Result<(), StorageEr
         Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(StorageError::object(key, error)),
     }
+}
+
+/// A folder that is written durably.
+fn local(path: &Path) -> Result<(Arc<dyn ObjectStore>, PathBuf), StorageError> {
+    let shown = path.display().to_string();
+    let failed = |e: Box<dyn std::error::Error + Send + Sync>| StorageError::new(&shown, e);
+    let home = fs::canonicalize(path).map_err(|e| failed(Box::new(e)))?;
+    let store = LocalFileSystem::new_with_prefix(&home).map_err(|e| failed(Box::new(e)))?;
+    Ok((Arc::new(store.with_fsync(true)), home))
 }
 
 const PACKS: &str = "packs";

@@ -166,7 +166,9 @@ impl World {
         let local = LocalFileSystem::new_with_prefix(self.home.path()).unwrap();
         let objects: Arc<dyn ObjectStore> = Arc::clone(&self.objects) as _;
         let home = self.home.path().to_owned();
-        let storage = Storage { objects: gated(objects), local: gated(Arc::new(local)), home };
+        let (objects, local) = (gated(objects), gated(Arc::new(local)));
+        let name = "simulated".to_owned();
+        let storage = Storage { objects, local, home, name, blocks: None };
         let clock = clock(&self.time);
         let opened = Database::open_by(self.home.path(), true, gate.pool(), clock).await;
         let repo = Repo::over(storage, opened.unwrap()).await.unwrap();

@@ -242,7 +242,8 @@ async fn newer_stores_and_other_folders_are_refused() {
     let empty = format!("file://{}", lab.path("empty").display());
     assert!(matches!(Repo::open(&empty).await, Err(OpenError::Absent { .. })));
     assert!(Repo::open_or_create(&empty).await.is_ok());
-    assert!(matches!(Repo::open("s3://bucket/x").await, Err(OpenError::Url { .. })));
+    assert!(matches!(Repo::open("s4://bucket/x").await, Err(OpenError::Url { .. })));
+    assert!(matches!(Repo::open("s3://bucket/x").await, Err(OpenError::NoHome { .. })));
 }
 
 #[tokio::test]

@@ -90,11 +90,14 @@ impl Plan {
 
 /// A folder whose writes follow a plan.
 pub fn storage(folder: &FilePath, plan: &Arc<Plan>) -> Storage {
-    let Storage { objects, local, home } = Storage::folder(folder).unwrap();
-    let wrap = |inner| -> Arc<dyn ObjectStore> {
-        Arc::new(Faulty { inner, home: home.clone(), plan: Arc::clone(plan) })
+    let mut storage = Storage::folder(folder).unwrap();
+    let home = storage.home.clone();
+    let wrap = |inner: &Arc<dyn ObjectStore>| -> Arc<dyn ObjectStore> {
+        let (inner, home) = (Arc::clone(inner), home.clone());
+        Arc::new(Faulty { inner, home, plan: Arc::clone(plan) })
     };
-    Storage { objects: wrap(objects), local: wrap(local), home: home.clone() }
+    (storage.objects, storage.local) = (wrap(&storage.objects), wrap(&storage.local));
+    storage
 }
 
 /// As if the power went: nothing of the process runs any more.
