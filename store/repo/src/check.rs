@@ -9,6 +9,7 @@ use store_format::{DecodeError, PackName, segment};
 use wire::{Digest, chain};
 
 use crate::database::ImageRow;
+use crate::database::garbage::Inventory;
 use crate::open::Repo;
 use crate::packs::{self, PackError};
 use crate::read::ReadError;
@@ -147,10 +148,9 @@ impl Repo {
         let mut report = CheckReport::default();
         // Before the packs: what is recorded later may be in packs that are
         // written later.
-        let images = self.database.images().await?;
-        let rows = self.database.packs().await?;
+        let Inventory { images, packs: rows, condemned } = self.database.inventory().await?;
         self.look_again().await?;
-        let packs = self.check_packs(data, &mut report).await?;
+        let packs = self.check_packs(data, &condemned, &mut report).await?;
         let segments = self.check_index(&packs, &mut report);
         let mut lost = HashMap::new();
         for image in &images {
@@ -169,11 +169,10 @@ impl Repo {
     async fn check_packs(
         &self,
         data: bool,
+        condemned: &HashSet<String>,
         report: &mut CheckReport,
     ) -> Result<Packs, StorageError> {
         let mut packs = Packs::default();
-        // First: what is deleted in between is then in neither list.
-        let condemned = self.database.condemned().await?;
         for (name, len) in self.storage.packs().await? {
             report.packs += 1;
             if condemned.contains(pack_key(&name).as_ref()) {

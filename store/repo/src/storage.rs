@@ -84,7 +84,9 @@ impl Storage {
                 Err(error) => Err(error),
             }
         });
-        let found: Vec<bool> = looks.buffer_unordered(LOOKS).try_collect().await?;
+        // A folder answers at once; elsewhere each answer takes its time.
+        let at_a_time = if self.is_apart() { LOOKS } else { 1 };
+        let found: Vec<bool> = looks.buffer_unordered(at_a_time).try_collect().await?;
         Ok(!found.contains(&false))
     }
 

@@ -41,6 +41,15 @@ pub(crate) struct Records {
     pub names: Vec<NameRow>,
 }
 
+/// All images, the names of the packs that they need, and what is condemned.
+#[derive(Debug)]
+pub(crate) struct Inventory {
+    pub images: Vec<ImageRow>,
+    pub packs: Vec<String>,
+    /// Keys of objects.
+    pub condemned: HashSet<String>,
+}
+
 /// What is to be condemned, and what is needed after all.
 #[derive(Debug, Default)]
 pub(crate) struct Sentence {
@@ -173,6 +182,19 @@ impl Database {
     pub(crate) async fn condemned(&self) -> Result<HashSet<String>, StorageError> {
         let all = sqlx::query_scalar("SELECT object FROM condemned").fetch_all(&self.pool);
         Ok(all.await.map_err(failed)?.into_iter().collect())
+    }
+
+    /// What a check compares with the objects, as it is at one moment: a pack
+    /// that is condemned then is needed by no image of then.
+    pub(crate) async fn inventory(&self) -> Result<Inventory, StorageError> {
+        let read = async {
+            let mut read = self.pool.begin().await?;
+            let packs = sqlx::query_scalar("SELECT name FROM packs").fetch_all(&mut *read).await?;
+            let condemned = sqlx::query_scalar("SELECT object FROM condemned");
+            let condemned = condemned.fetch_all(&mut *read).await?.into_iter().collect();
+            Ok(Inventory { images: images(&mut *read).await?, packs, condemned })
+        };
+        read.await.map_err(failed)
     }
 
     /// All images and names at one moment.
