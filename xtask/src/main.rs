@@ -2,6 +2,7 @@
 //!
 //! Knows the product by its command line only.
 
+mod bench;
 mod build;
 mod demo;
 mod shell;
@@ -26,6 +27,9 @@ enum Tasks {
     Demo(demo::Args),
     /// Format, lints and all tests, real boots included; further words go to `cargo nextest run`
     Test(test::Args),
+    /// Measure what ingot costs
+    #[command(subcommand)]
+    Bench(bench::Benches),
     /// Build `ingot` and the static agent
     Build(build::Args),
     /// Print the sizes of the two binaries; the agent has a budget
@@ -37,6 +41,7 @@ fn main() -> Result<()> {
     match task {
         Tasks::Demo(args) => demo::run(&args),
         Tasks::Test(args) => test::run(&args),
+        Tasks::Bench(bench) => bench::run(&bench),
         Tasks::Build(args) => build::run(&args).map(drop),
         Tasks::Size => size::run(),
     }
