@@ -16,7 +16,7 @@ use crate::map::{map, release};
 use crate::storage::{self, Storage, StorageError};
 
 use snapshot::Mapped;
-pub(crate) use snapshot::Snapshot;
+pub(crate) use snapshot::{Marks, Snapshot};
 
 const SUFFIX: &str = "idx";
 /// As many small segments are merged into one.

@@ -10,6 +10,9 @@ use wire::Digest;
 use crate::map::release;
 use crate::storage;
 
+/// Marks that are kept together.
+const WORD: usize = u64::BITS as usize;
+
 /// One segment's file.
 pub(super) struct Mapped {
     pub(super) name: String,
@@ -28,6 +31,12 @@ pub(crate) struct Snapshot {
     pub(super) dead: Arc<HashSet<PackName>>,
     /// Another number for every change.
     pub(crate) generation: u64,
+}
+
+/// Some of the chunks of a snapshot: a bit for each entry of its segments.
+pub(crate) struct Marks {
+    snapshot: Snapshot,
+    bits: Vec<Vec<u64>>,
 }
 
 impl Mapped {
@@ -68,5 +77,44 @@ impl Snapshot {
     /// Files and bytes of the segments.
     pub(crate) fn files(&self) -> impl Iterator<Item = (String, &[u8])> {
         self.segments.iter().map(|m| (storage::index_key(&m.name).to_string(), &m.bytes[..]))
+    }
+
+    /// No chunk is marked.
+    pub(crate) fn marks(&self) -> Marks {
+        let words = |mapped: &Arc<Mapped>| mapped.len().div_ceil(WORD);
+        let bits = self.segments.iter().map(|mapped| vec![0; words(mapped)]).collect();
+        Marks { snapshot: self.clone(), bits }
+    }
+}
+
+impl Marks {
+    /// Marks chunks, each at the place that [`Snapshot::get`] finds. Returns
+    /// those that are nowhere.
+    pub(crate) fn mark(&mut self, mut ids: Vec<Digest>) -> Vec<Digest> {
+        let Snapshot { segments, alive, .. } = &self.snapshot;
+        // Segment by segment, so that no more than one is in memory at a time.
+        for (mapped, bits) in segments.iter().zip(&mut self.bits) {
+            let Some(segment) = mapped.segment() else { continue };
+            ids.retain(|id| match segment.find(id) {
+                Some((number, place)) if alive.contains(&place.pack) => {
+                    bits[number / WORD] |= 1 << (number % WORD);
+                    false
+                }
+                _ => true,
+            });
+            release(&mapped.bytes);
+        }
+        ids
+    }
+
+    /// The places of all marked chunks, each once.
+    pub(crate) fn each(&self, mut take: impl FnMut(Place)) {
+        for (mapped, bits) in self.snapshot.segments.iter().zip(&self.bits) {
+            let Some(segment) = mapped.segment() else { continue };
+            let marked = |number: &usize| bits[number / WORD] >> (number % WORD) & 1 == 1;
+            let numbers = (0..segment.len()).filter(marked);
+            numbers.filter_map(|number| segment.nth(number)).for_each(&mut take);
+            release(&mapped.bytes);
+        }
     }
 }
