@@ -22,7 +22,7 @@ use crate::open::Repo;
 use crate::read::ReadError;
 use crate::storage::{StorageError, blob_key, pack_key};
 
-pub(crate) use mark::Marked;
+pub(crate) use mark::{Marked, Needed};
 
 /// How often a collection looks again when the records change under it.
 const LOOKS: usize = 10;

@@ -1,6 +1,8 @@
 //! Where chunks are: immutable sorted segments, memory-mapped.
 
-use std::collections::{BTreeMap, HashSet};
+mod snapshot;
+
+use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,83 +10,25 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use store_format::PackName;
 use store_format::pack::Entry;
-use store_format::segment::{self, Place, Segment};
-use wire::Digest;
+use store_format::segment::{self, Segment};
 
-use crate::map::map;
+use crate::map::{map, release};
 use crate::storage::{self, Storage, StorageError};
+
+use snapshot::Mapped;
+pub(crate) use snapshot::{Marks, Snapshot};
 
 const SUFFIX: &str = "idx";
 /// As many small segments are merged into one.
 const MERGE_COUNT: usize = 8;
 /// Segments with more entries than this are left alone: merging needs memory
-/// for all entries, 64 bytes each.
+/// for the result, 57 bytes an entry.
 const MERGE_ENTRIES_MAX: usize = 1 << 20;
-
-/// One segment's file.
-struct Mapped {
-    name: String,
-    bytes: memmap2::Mmap,
-}
-
-/// The index at one moment; segments and packs that appear later are not seen.
-#[derive(Clone, Default)]
-pub(crate) struct Snapshot {
-    segments: Arc<Vec<Arc<Mapped>>>,
-    /// Packs that were in the store, and were to stay, when somebody looked
-    /// last. Only these count: segments also come from others, and tell of packs
-    /// that may be gone by now.
-    alive: Arc<HashSet<PackName>>,
-    /// Packs of the segments that were not.
-    dead: Arc<HashSet<PackName>>,
-    /// Another number for every change.
-    pub(crate) generation: u64,
-}
 
 /// The index of a store.
 pub(crate) struct Index {
     storage: Storage,
     now: RwLock<Snapshot>,
-}
-
-impl Mapped {
-    /// Was opened once, so opens again.
-    fn segment(&self) -> Option<Segment<'_>> {
-        Segment::open(&self.bytes).ok()
-    }
-
-    fn len(&self) -> usize {
-        self.segment().map_or(0, |segment| segment.len())
-    }
-}
-
-impl Snapshot {
-    /// Where a chunk is.
-    pub(crate) fn get(&self, id: &Digest) -> Option<Place> {
-        let mut places = self.segments.iter().filter_map(|mapped| mapped.segment()?.get(id));
-        places.find(|place| self.alive.contains(&place.pack))
-    }
-
-    /// Where a chunk is, in another than these packs.
-    pub(crate) fn get_beside(&self, id: &Digest, not: &HashSet<PackName>) -> Option<Place> {
-        let mut places = self.segments.iter().filter_map(|mapped| mapped.segment()?.get(id));
-        places.find(|place| self.alive.contains(&place.pack) && !not.contains(&place.pack))
-    }
-
-    /// Where a chunk is or was.
-    pub(crate) fn get_any(&self, id: &Digest) -> Option<Place> {
-        self.segments.iter().find_map(|mapped| mapped.segment()?.get(id))
-    }
-
-    fn packs(&self) -> HashSet<PackName> {
-        let segments = self.segments.iter().filter_map(|mapped| mapped.segment());
-        segments.flat_map(|segment| segment.packs()).collect()
-    }
-
-    /// Files and bytes of the segments.
-    pub(crate) fn files(&self) -> impl Iterator<Item = (String, &[u8])> {
-        self.segments.iter().map(|m| (storage::index_key(&m.name).to_string(), &m.bytes[..]))
-    }
 }
 
 impl Index {
@@ -101,7 +45,7 @@ impl Index {
     pub(crate) async fn drop_damaged(&self) -> Result<(), StorageError> {
         let snapshot = self.snapshot();
         let work = tokio::task::spawn_blocking(move || {
-            let damaged = snapshot.segments.iter().filter(|m| segment::verify(&m.bytes).is_err());
+            let damaged = snapshot.segments.iter().filter(|mapped| mapped.is_damaged());
             damaged.map(|mapped| mapped.name.clone()).collect::<Vec<_>>()
         });
         let damaged = work.await.map_err(|e| StorageError::new(storage::INDEX, Box::new(e)))?;
@@ -219,18 +163,21 @@ impl Index {
 
     /// Adds a segment of some packs, which are in the store; merges small ones.
     pub(crate) async fn add(&self, packs: &[(PackName, Vec<Entry>)]) -> Result<(), StorageError> {
-        self.write(packs).await?;
+        self.write(segment::encode(packs)).await?;
         let small = self.mergeable();
         if small.len() < MERGE_COUNT {
             return Ok(());
         }
-        self.write(&gather(&small, &self.snapshot().dead)).await?;
+        let Some(merged) = merge(&small, &self.snapshot().dead) else {
+            return self.drop_damaged().await;
+        };
+        self.write(merged).await?;
         let names: Vec<String> = small.iter().map(|mapped| mapped.name.clone()).collect();
         self.remove(&names).await
     }
 
-    async fn write(&self, packs: &[(PackName, Vec<Entry>)]) -> Result<(), StorageError> {
-        let bytes = Bytes::from(segment::encode(packs));
+    async fn write(&self, bytes: Vec<u8>) -> Result<(), StorageError> {
+        let bytes = Bytes::from(bytes);
         let name = format!("{}.{SUFFIX}", &blake3::hash(&bytes).to_hex()[..32]);
         let key = storage::index_key(&name);
         self.storage.put_local(&key, bytes).await?;
@@ -262,32 +209,22 @@ impl Index {
     }
 }
 
-/// The tables of all packs in some segments, as far as they are listed there
-/// and the packs exist.
-fn gather(segments: &[Arc<Mapped>], dead: &HashSet<PackName>) -> Vec<(PackName, Vec<Entry>)> {
-    let mut order = Vec::new();
-    let mut packs: BTreeMap<PackName, Vec<Entry>> = BTreeMap::new();
-    for segment in segments.iter().filter_map(|mapped| mapped.segment()) {
-        for name in segment
-            .packs()
-            .filter(|name| !packs.contains_key(name) && !dead.contains(name))
-            .collect::<Vec<_>>()
-        {
-            packs.insert(name, Vec::new());
-            order.push(name);
-        }
-        for place in segment.iter().flatten() {
-            if let Some(entries) = packs.get_mut(&place.pack) {
-                entries.push(place.entry);
-            }
-        }
+/// One segment of several. Nothing where one is damaged: its damage would get a
+/// right checksum.
+fn merge(segments: &[Arc<Mapped>], dead: &HashSet<PackName>) -> Option<Vec<u8>> {
+    if segments.iter().any(|mapped| mapped.is_damaged()) {
+        return None;
     }
-    order.into_iter().filter_map(|name| Some((name, packs.remove(&name)?))).collect()
+    let opened: Vec<_> = segments.iter().filter_map(|mapped| mapped.segment()).collect();
+    let merged = segment::merge(&opened, |pack| !dead.contains(pack));
+    segments.iter().for_each(|mapped| release(&mapped.bytes));
+    Some(merged)
 }
 
 #[cfg(test)]
 mod tests {
     use store_format::frame::Encoding;
+    use wire::Digest;
 
     use super::*;
 
@@ -311,5 +248,37 @@ mod tests {
         assert!(!counts() && index.snapshot().get_any(&id).is_some());
         index.compare(exist);
         assert!(counts());
+    }
+
+    #[tokio::test]
+    async fn damage_is_not_merged_into_a_segment_that_looks_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = Index::open(Storage::folder(folder.path()).unwrap()).await.unwrap();
+        let entry = |id| Entry {
+            id: Digest([id; 32]),
+            offset: 16,
+            frame_len: 148,
+            plain_len: 100,
+            encoding: Encoding::Raw,
+        };
+        let packs = |n| [(PackName([n; 32]), vec![entry(n)]), (PackName([n + 100; 32]), vec![])];
+        index.add(&packs(0)).await.unwrap();
+        let names = || index.list().unwrap();
+        let damaged = names().remove(0);
+        let path = folder.path().join(storage::INDEX).join(&damaged);
+        // The number of the pack, the last of the entry: it is in the other pack.
+        let at = fs::metadata(&path).unwrap().len() - 32 - 4 - 4;
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[1], at).unwrap();
+        for n in 1..10 {
+            index.add(&packs(n)).await.unwrap();
+        }
+        assert!(!names().contains(&damaged), "{:?}", names());
+        let snapshot = index.snapshot();
+        assert!(snapshot.get_any(&Digest([0; 32])).is_none());
+        for n in 1..10 {
+            assert_eq!(snapshot.get_any(&Digest([n; 32])).unwrap().pack, PackName([n; 32]));
+        }
+        assert!(names().len() < 10);
     }
 }

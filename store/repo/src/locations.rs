@@ -100,6 +100,12 @@ impl Repo {
         find().await
     }
 
+    /// Which of some chunks are stored, as far as the index knows now.
+    pub fn holds(&self, ids: &[Digest]) -> Vec<bool> {
+        let index = self.index.snapshot();
+        ids.iter().map(|id| index.get(id).is_some()).collect()
+    }
+
     /// [`Repo::locations`] as they are sent. Nothing that they name is deleted
     /// within the hour that fetching it may take.
     pub async fn locations_bytes(&self, digest: &Digest) -> Result<Bytes, ReadError> {

@@ -14,3 +14,13 @@ pub(crate) fn map(path: &Path) -> io::Result<memmap2::Mmap> {
     // mislead it: what the map says is checked by the digests of the chunks.
     unsafe { memmap2::Mmap::map(&file) }
 }
+
+/// Lets the memory go that a map takes: what is looked at again comes from the
+/// file again.
+pub(crate) fn release(map: &memmap2::Mmap) {
+    // SAFETY: the map is shared, of a file, and never written to, so that its
+    // pages have the same bytes when they come back.
+    let released = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    // It was advice.
+    drop(released);
+}

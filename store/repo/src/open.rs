@@ -190,8 +190,30 @@ impl Repo {
         let (placed, pulls) = (Placed::default(), Pulls::default());
         let (looking, caught_up) = (Mutex::default(), AtomicU64::new(0));
         let repo = Repo { storage, database, index, placed, pulls, looking, caught_up };
-        repo.catch_up().await?;
+        repo.start().await?;
         Ok(repo)
+    }
+
+    /// Lets the index count the packs that are recorded, which takes much less
+    /// time than to look for them. Where it does not list them all, it catches
+    /// up. A pack that somebody removed is missed by whoever reads from it, and
+    /// whoever writes looks for himself.
+    async fn start(&self) -> Result<(), StorageError> {
+        let missing = {
+            let _looking = self.looking.lock().await;
+            let epoch = self.database.epoch().await?;
+            let condemned = self.database.condemned().await?;
+            let packs = self.database.packs().await?;
+            let packs = packs.iter().filter_map(|name| name.parse().ok());
+            let packs = packs.filter(|name| !condemned.contains(pack_key(name).as_ref()));
+            let missing = self.index.compare(packs.collect());
+            self.caught_up.store(epoch, Ordering::Release);
+            missing
+        };
+        match missing.is_empty() {
+            true => Ok(()),
+            false => self.catch_up().await.map(drop),
+        }
     }
 
     /// Brings the index up to date with the packs that exist and are not

@@ -12,7 +12,7 @@ use store_format::pack::{self, Trailer};
 use wire::Digest;
 
 use crate::database;
-use crate::garbage::{GarbageError, Marked};
+use crate::garbage::{GarbageError, Marked, Needed};
 use crate::open::Repo;
 use crate::read::ReadError;
 use crate::storage::{self, StorageError, blob_key, pack_key};
@@ -175,7 +175,7 @@ impl Repo {
 fn of_records(marked: &Marked) -> Usage {
     let unnamed: HashSet<_> = marked.unnamed.iter().collect();
     let named = || marked.records.images.iter().filter(|row| !unnamed.contains(&row.digest));
-    let (chunks, plain_bytes, stored_bytes) = marked.chunks();
+    let Needed { chunks, plain_bytes, stored_bytes } = marked.needed();
     Usage {
         images: named().count() as u64,
         unnamed: unnamed.len() as u64,

@@ -2,6 +2,7 @@
 
 mod files;
 mod images;
+mod index;
 mod measure;
 mod store;
 mod table;
@@ -26,6 +27,8 @@ use table::Table;
 pub enum Benches {
     /// Three related images in ingot's store and in those of casync, restic, borg, zstd and bita
     Store(Args),
+    /// A generated store of ten million chunks: opening, look-ups, removing garbage
+    Index(index::Args),
 }
 
 /// Options of `cargo xtask bench store`.
@@ -62,7 +65,13 @@ enum Part {
 
 /// Runs it, and leaves nothing but its cache however it ends.
 pub fn run(bench: &Benches) -> Result<()> {
-    let Benches::Store(args) = bench;
+    match bench {
+        Benches::Store(args) => store(args),
+        Benches::Index(args) => index::run(args),
+    }
+}
+
+fn store(args: &Args) -> Result<()> {
     let cache = target_dir().join("bench");
     std::fs::create_dir_all(&cache)?;
     if !is_child() {

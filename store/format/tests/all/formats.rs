@@ -1,14 +1,17 @@
 //! Every format: what is written is read back, any bytes are refused without a
 //! panic, every changed byte is noticed, and the bytes never change by accident.
+use std::collections::BTreeSet;
+
 use crate::samples::{chunks, envelope, locations, pack, table};
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use store_format::frame::{self, FrameError, Header, Opener, Sealer};
-use store_format::pack::Trailer;
-use store_format::segment::{self, Segment};
+use store_format::pack::{Entry, Trailer};
+use store_format::segment::{self, Place, Segment};
 use store_format::{
     ChunkTable, DecodeError, Envelope, EnvelopeError, Locations, PackName, digest_of,
 };
+use wire::Digest;
 
 /// The bytes of a format by their digest, and their first ones to look at.
 fn golden(bytes: &[u8], expected: Expect) {
@@ -52,8 +55,8 @@ fn the_bytes_of_each_format_are_what_they_were() {
     golden(
         &segment_bytes(),
         expect![[r#"
-            264 bytes, blake3:34fb984bfc152aba84d38060ea7a7eb08a99926c186bebe42c338ac75e25a6a2
-            49 4e 47 4f 54 49 44 58 01 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00
+            268 bytes, blake3:6ab60dbcb566c3416b2128a96df186640da91472a8d868b0279a1ae95af39ec3
+            49 4e 47 4f 54 49 44 58 02 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00
         "#]],
     );
     golden(
@@ -88,6 +91,28 @@ fn each_sample_is_read_back() {
     assert!(table().check(&envelope()).is_ok());
 }
 
+/// Ids of which some have many bits in common, and some are the same.
+fn id() -> impl Strategy<Value = Digest> {
+    (any::<[u8; 2]>(), 0..3_u8).prop_map(|(bytes, kind)| match kind {
+        0 => digest_of(&bytes),
+        1 => digest_of(&[bytes[0] % 16]),
+        _ => Digest([&[7; 30], &bytes[..]].concat().try_into().unwrap()),
+    })
+}
+
+/// Packs and their tables.
+fn tables() -> impl Strategy<Value = Vec<(PackName, Vec<Entry>)>> {
+    let entry = (id(), 1..1000_u32).prop_map(|(id, len)| Entry {
+        id,
+        offset: 16 + u64::from(len),
+        frame_len: len + 48,
+        plain_len: len,
+        encoding: frame::Encoding::Raw,
+    });
+    let packs = prop::collection::vec(prop::collection::vec(entry, 0..60), 0..8);
+    packs.prop_map(|packs| (0..).map(|n| PackName([n; 32])).zip(packs).collect())
+}
+
 /// Whatever reads some bytes, without a panic.
 fn read_everything(bytes: &[u8]) {
     let _ = Header::decode(bytes);
@@ -101,6 +126,8 @@ fn read_everything(bytes: &[u8]) {
     if let Ok(segment) = Segment::open(bytes) {
         let _ = segment.get(&digest_of(b"x"));
         let _ = segment.iter().count();
+        let _ = segment.nth(0);
+        let _ = segment::merge(&[segment, segment], |_| true);
     }
 }
 
@@ -167,6 +194,51 @@ proptest! {
         prop_assert!(store_format::pack::entries(&cut(pack(&chunks()))).is_err());
     }
 
+    /// Also where ids have their first bits in common.
+    #[test]
+    fn a_look_up_finds_what_a_walk_finds(tables in tables(), others in prop::collection::vec(id(), 20)) {
+        let bytes = segment::encode(&tables);
+        prop_assert!(segment::verify(&bytes).is_ok());
+        let segment = Segment::open(&bytes).unwrap();
+        let places: Vec<Place> = segment.iter().map(Result::unwrap).collect();
+        let given = tables.iter().flat_map(|(_, entries)| entries.iter().map(|entry| entry.id));
+        for id in given.clone().chain(others) {
+            let number = places.iter().position(|place| place.entry.id == id);
+            let expected = number.map(|number| (number, places[number]));
+            prop_assert_eq!(segment.find(&id), expected);
+            prop_assert_eq!(number.and_then(|number| segment.nth(number)), segment.get(&id));
+        }
+        let ids: BTreeSet<Digest> = given.collect();
+        prop_assert!(places.iter().map(|place| place.entry.id).eq(ids));
+        prop_assert_eq!(segment.nth(places.len()), None);
+    }
+
+    #[test]
+    fn merged_segments_are_the_segment_of_all_packs(
+        tables in tables(), parts in 1..5_usize, dropped in 0..8_u8,
+    ) {
+        let part = tables.len().div_ceil(parts).max(1);
+        let encoded: Vec<Vec<u8>> = tables.chunks(part).map(segment::encode).collect();
+        let opened: Vec<Segment> =
+            encoded.iter().map(|bytes| Segment::open(bytes).unwrap()).collect();
+        let keep = |pack: &PackName| pack.0[0] != dropped;
+        let merged = segment::merge(&opened, keep);
+        prop_assert!(segment::verify(&merged).is_ok());
+        let kept: Vec<_> = tables.into_iter().filter(|(pack, _)| keep(pack)).collect();
+        // Where a part had a chunk twice, what it kept may be what is dropped.
+        let expected = segment::encode(&kept);
+        let (merged, expected) =
+            (Segment::open(&merged).unwrap(), Segment::open(&expected).unwrap());
+        prop_assert!(merged.packs().eq(expected.packs()));
+        let all: Vec<Place> = opened.iter().flat_map(Segment::iter).map(Result::unwrap).collect();
+        for place in expected.iter().map(Result::unwrap) {
+            let id = place.entry.id;
+            let found = all.iter().find(|place| place.entry.id == id && keep(&place.pack));
+            prop_assert_eq!(merged.get(&id), found.copied());
+        }
+        prop_assert!(merged.iter().all(|place| all.contains(&place.unwrap())));
+    }
+
     #[test]
     fn chunks_come_back_from_frames(
         seed in any::<u8>(), len in 1..300_000_usize, repeat in 1..400_usize,
@@ -205,10 +277,11 @@ proptest! {
 #[test]
 fn newer_versions_are_named_as_such() {
     let newer = |mut bytes: Vec<u8>| {
-        bytes[8] = 2;
+        bytes[8] += 1;
         bytes
     };
-    let version = |error| matches!(error, DecodeError::Version { found: 2, known: 1, .. });
+    let version =
+        |error| matches!(error, DecodeError::Version { found, known, .. } if found == known + 1);
     assert!(version(ChunkTable::decode(&newer(table().encode())).unwrap_err()));
     assert!(version(Locations::decode(&newer(locations().encode())).unwrap_err()));
     assert!(version(Segment::open(&newer(segment_bytes())).unwrap_err()));

@@ -1,14 +1,14 @@
 //! Finding out what images need.
 
 use std::collections::{HashMap, HashSet};
-use std::mem;
 
-use store_format::PackName;
+use store_format::{Extent, PackName};
 use wire::Digest;
 
 use super::GarbageError;
 use crate::database::ImageRow;
 use crate::database::garbage::Records;
+use crate::index::Marks;
 use crate::open::Repo;
 use crate::read::ReadError;
 use crate::storage::blob_key;
@@ -16,12 +16,18 @@ use crate::storage::blob_key;
 /// A pack is written anew where less than one part in this many is needed.
 const NEEDED_PARTS: u64 = 2;
 
+/// Chunks that are looked up together, segment by segment: 32 bytes each.
+const MARKED_TOGETHER: usize = 1 << 20;
+
 /// What is needed, and what is not.
 #[derive(Debug, Default)]
 pub(crate) struct Marked {
     pub records: Records,
     pub unnamed: Vec<Digest>,
-    needed: Needed,
+    /// Per pack what images need of it.
+    needed: HashMap<PackName, Needed>,
+    /// Per pack of `rewrites` the offsets of these, sorted.
+    frames: HashMap<PackName, Vec<u64>>,
     /// Packs that nothing needs, and their bytes.
     pub unneeded: Vec<(PackName, u64)>,
     /// Packs of which little is needed, and their bytes.
@@ -30,33 +36,34 @@ pub(crate) struct Marked {
     pub blobs: Vec<(Digest, u64)>,
 }
 
-/// Per pack the frames that images need.
-type Needed = HashMap<PackName, Frames>;
+/// What images need, of a pack or of all.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Needed {
+    pub chunks: u64,
+    pub plain_bytes: u64,
+    /// Bytes of the frames.
+    pub stored_bytes: u64,
+}
 
-#[derive(Debug, Default)]
-struct Frames {
-    /// Offsets of the frames: 8 bytes for a chunk, of which there may be
-    /// millions.
-    offsets: HashSet<u64>,
-    bytes: u64,
-    plain_bytes: u64,
+impl Needed {
+    fn add(&mut self, more: Needed) {
+        self.chunks += more.chunks;
+        self.plain_bytes += more.plain_bytes;
+        self.stored_bytes += more.stored_bytes;
+    }
 }
 
 impl Marked {
-    /// Chunks that images need, their plain bytes and their stored ones.
-    pub(crate) fn chunks(&self) -> (u64, u64, u64) {
-        self.needed.values().fold((0, 0, 0), |(chunks, plain, stored), frames| {
-            (
-                chunks + frames.offsets.len() as u64,
-                plain + frames.plain_bytes,
-                stored + frames.bytes,
-            )
-        })
+    /// What images need in all.
+    pub(crate) fn needed(&self) -> Needed {
+        let mut all = Needed::default();
+        self.needed.values().for_each(|needed| all.add(*needed));
+        all
     }
 
     /// Bytes of a pack's frames that images need.
     pub(crate) fn needed_bytes(&self, pack: &PackName) -> u64 {
-        self.needed.get(pack).map_or(0, |frames| frames.bytes)
+        self.needed.get(pack).map_or(0, |needed| needed.stored_bytes)
     }
 
     /// Packs that images need as they are.
@@ -65,14 +72,40 @@ impl Marked {
         self.needed.keys().copied().filter(move |pack| !rewritten.contains(pack))
     }
 
-    /// How many frames of a pack are needed.
-    pub(super) fn needed_frames(&self, pack: &PackName) -> usize {
-        self.needed.get(pack).map_or(0, |frames| frames.offsets.len())
+    /// Finds out which packs images need, of those that exist.
+    fn sort_out(&mut self, packs: Vec<(PackName, u64)>, marks: &Marks) {
+        marks.each(|place| {
+            let chunk = Needed {
+                chunks: 1,
+                plain_bytes: u64::from(place.entry.plain_len),
+                stored_bytes: u64::from(place.entry.frame_len),
+            };
+            self.needed.entry(place.pack).or_default().add(chunk);
+        });
+        for (pack, bytes) in packs {
+            match self.needed_bytes(&pack) {
+                0 => self.unneeded.push((pack, bytes)),
+                needed if needed.saturating_mul(NEEDED_PARTS) < bytes => {
+                    self.frames.insert(pack, Vec::new());
+                    self.rewrites.push((pack, bytes));
+                }
+                _ => {}
+            }
+        }
+        if self.rewrites.is_empty() {
+            return;
+        }
+        marks.each(|place| {
+            if let Some(frames) = self.frames.get_mut(&place.pack) {
+                frames.push(place.entry.offset);
+            }
+        });
+        self.frames.values_mut().for_each(|frames| frames.sort_unstable());
     }
 
-    /// Whether the frame at an offset of a pack is needed.
-    pub(super) fn needs(&self, pack: &PackName, offset: u64) -> bool {
-        self.needed.get(pack).is_some_and(|frames| frames.offsets.contains(&offset))
+    /// Offsets of the frames that are needed of a pack that is rewritten, sorted.
+    pub(super) fn needed_frames(&self, pack: &PackName) -> &[u64] {
+        self.frames.get(pack).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
@@ -89,25 +122,22 @@ impl Repo {
         let condemned = self.database.condemned().await?;
         let named: HashSet<Digest> = records.names.iter().map(|name| name.image).collect();
         let mut marked = Marked::default();
+        let mut marks = self.index.snapshot().marks();
         let mut blobs = HashSet::new();
         for row in &records.images {
             match named.contains(&row.digest) {
                 true => {
                     blobs.extend([row.digest, row.table]);
-                    self.add(row, &mut marked.needed).await?;
+                    marks = self.mark_image(row, marks).await?;
                 }
                 false => marked.unnamed.push(row.digest),
             }
         }
-        for (pack, bytes) in packs {
-            match marked.needed_bytes(&pack) {
-                0 => marked.unneeded.push((pack, bytes)),
-                needed if needed.saturating_mul(NEEDED_PARTS) < bytes => {
-                    marked.rewrites.push((pack, bytes));
-                }
-                _ => {}
-            }
-        }
+        let sort = tokio::task::spawn_blocking(move || {
+            marked.sort_out(packs, &marks);
+            marked
+        });
+        let mut marked = sort.await.map_err(|_| GarbageError::Broken)?;
         let unneeded = |(blob, _): &(Digest, u64)| {
             !blobs.contains(blob) && !condemned.contains(blob_key(blob).as_ref())
         };
@@ -116,23 +146,26 @@ impl Repo {
         Ok(marked)
     }
 
-    /// Adds what an image needs.
-    async fn add(&self, row: &ImageRow, needed: &mut Needed) -> Result<(), GarbageError> {
+    /// Marks what an image needs.
+    async fn mark_image(&self, row: &ImageRow, mut marks: Marks) -> Result<Marks, GarbageError> {
         let failed = |source| GarbageError::Image { image: row.digest, source };
         let table = self.table_of(row).await.map_err(failed)?;
-        let (index, mut all) = (self.index.snapshot(), mem::take(needed));
         let work = tokio::task::spawn_blocking(move || {
-            for (id, _) in table.distinct() {
-                let place = index.get(&id).ok_or(ReadError::Chunk { id })?;
-                let frames = all.entry(place.pack).or_default();
-                if frames.offsets.insert(place.entry.offset) {
-                    frames.bytes += u64::from(place.entry.frame_len);
-                    frames.plain_bytes += u64::from(place.entry.plain_len);
+            let extents = table.regions.into_iter().flatten();
+            let mut ids = extents.filter_map(|extent| match extent {
+                Extent::Chunk { id, .. } => Some(id),
+                Extent::Hole { .. } => None,
+            });
+            loop {
+                let some: Vec<Digest> = ids.by_ref().take(MARKED_TOGETHER).collect();
+                if some.is_empty() {
+                    return Ok(marks);
+                }
+                if let Some(id) = marks.mark(some).first() {
+                    return Err(ReadError::Chunk { id: *id });
                 }
             }
-            Ok(all)
         });
-        *needed = work.await.map_err(|_| GarbageError::Broken)?.map_err(failed)?;
-        Ok(())
+        work.await.map_err(|_| GarbageError::Broken)?.map_err(failed)
     }
 }

@@ -45,8 +45,10 @@ fn copy_needed(
     let key = || pack_key(name).to_string();
     let entries = pack::entries(bytes).map_err(|e| StorageError::new(&key(), Box::new(e)))?;
     let (mut opener, mut plain) = (Opener::default(), Vec::new());
-    let wanted: Vec<_> = entries.iter().filter(|entry| marked.needs(name, entry.offset)).collect();
-    if wanted.len() != marked.needed_frames(name) {
+    let needed = marked.needed_frames(name);
+    let is_needed = |entry: &&pack::Entry| needed.binary_search(&entry.offset).is_ok();
+    let wanted: Vec<_> = entries.iter().filter(is_needed).collect();
+    if wanted.len() != needed.len() {
         return Err(
             StorageError::new(&key(), "the index tells of chunks that it lacks".into()).into()
         );

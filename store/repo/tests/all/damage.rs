@@ -168,6 +168,24 @@ async fn an_index_that_is_gone_or_damaged_is_built_again() {
 }
 
 #[tokio::test]
+async fn an_index_of_another_version_is_built_again() {
+    let mut lab = Lab::new().await;
+    lab.import(&gpt_disk(&lab.path("disk"), 512, 1), "x").await;
+    let segment = lab.files("index").remove(0);
+    let whole = fs::read(&segment).unwrap();
+    for version in [1, 3] {
+        let mut other = whole.clone();
+        other[8] = version;
+        fs::remove_file(&segment).unwrap();
+        // Where no new segment is written.
+        fs::write(segment.with_file_name("other.idx"), other).unwrap();
+        lab.reopen().await;
+        assert_eq!(lab.files("index"), [segment.as_path()]);
+        assert!(fs::read(&segment).unwrap() == whole, "{version}");
+    }
+}
+
+#[tokio::test]
 async fn an_index_that_lies_is_found() {
     let mut lab = Lab::new().await;
     let first = lab.import(&gpt_disk(&lab.path("disk"), 512, 1), "x").await;
