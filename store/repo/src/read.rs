@@ -185,6 +185,22 @@ impl Repo {
         range: Option<Range<u64>>,
     ) -> Result<(Reading, Option<Lease>), ReadError> {
         let lease = self.lease_to_read().await?;
+        match (self.find(image, range).await, lease) {
+            (Ok(reading), lease) => Ok((reading, lease)),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(lease)) => {
+                lease.end().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds the chunks of a range, else of the whole disk.
+    async fn find(
+        self: &Arc<Self>,
+        image: &Digest,
+        range: Option<Range<u64>>,
+    ) -> Result<Reading, ReadError> {
         let table = self.table(image).await?;
         let disk_bytes = table.regions.iter().flatten().map(Extent::bytes).sum();
         let range = range.unwrap_or(0..disk_bytes);
@@ -197,7 +213,7 @@ impl Repo {
         let wanted = Arc::new(ChunkTable { image: *image, regions: vec![wanted] });
         let locations = self.locations_of(&wanted).await?;
         let numbers = wanted.distinct().map(|(id, _)| id).zip(0..).collect();
-        Ok((Reading { repo: Arc::clone(self), range, extents, locations, numbers }, lease))
+        Ok(Reading { repo: Arc::clone(self), range, extents, locations, numbers })
     }
 }
 

@@ -30,7 +30,6 @@ use crate::database::ImageRow;
 use crate::database::garbage::Purpose;
 use crate::index::Snapshot;
 use crate::layout::{self, Layout, LayoutError};
-use crate::lease::Lease;
 use crate::open::Repo;
 use crate::packer::{self, Packer};
 use crate::source::{Disk, Source};
@@ -181,12 +180,28 @@ impl Repo {
         source: Source,
         options: ImportOptions,
         workers: usize,
-        mut progress: impl FnMut(ImportProgress) + Send + 'static,
+        progress: impl FnMut(ImportProgress) + Send + 'static,
     ) -> Result<Imported, ImportError> {
         if let Some(reference) = options.reference.as_ref().filter(|r| r.digest.is_some()) {
             return Err(ImportError::Reference { reference: reference.clone() });
         }
         let lease = self.lease(Purpose::Import).await?;
+        let stored = self.import_under(lease.id(), source, options, workers, progress).await;
+        match stored {
+            Ok(_) => lease.redeemed(),
+            Err(_) => lease.end().await,
+        }
+        stored
+    }
+
+    async fn import_under(
+        self: &std::sync::Arc<Self>,
+        lease: &str,
+        source: Source,
+        options: ImportOptions,
+        workers: usize,
+        mut progress: impl FnMut(ImportProgress) + Send + 'static,
+    ) -> Result<Imported, ImportError> {
         // Chunks in packs that are gone, or soon will be, must not count as stored.
         self.catch_up().await?;
         let known = self.index.snapshot();
@@ -210,7 +225,7 @@ impl Repo {
     /// Writes the blobs, then the records.
     async fn commit(
         &self,
-        lease: Lease,
+        lease: &str,
         envelope: Envelope,
         collected: Collected,
         reference: Option<Reference>,
@@ -240,10 +255,9 @@ impl Repo {
         };
         let packs: Vec<PackName> = collected.packs.into_iter().collect();
         let name = reference.as_ref().map(|r| (r.name.as_str(), r.tag_or_latest()));
-        if !self.database.commit(lease.id(), &self.storage, &row, &packs, name).await? {
+        if !self.database.commit(lease, &self.storage, &row, &packs, name).await? {
             return Err(ImportError::Lapsed);
         }
-        lease.redeemed();
         // It is stored, whether this process knows where or not.
         if let Err(error) = self.catch_up().await {
             tracing::warn!(
