@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use store_format::RangeRequest;
+use store_format::blocks::differing;
 use store_remote::{Client, FetchError, Image, PullError};
 use wire::Step;
 
@@ -222,38 +223,5 @@ impl<'a> Run<'a> {
             true => differing(&self.old, &self.bytes[..length], self.start),
             false => std::iter::once(0..length).filter(|part| !part.is_empty()).collect(),
         }
-    }
-}
-
-/// The stretches of whole pages, as the disk counts them, where two differ.
-fn differing(old: &[u8], new: &[u8], offset: u64) -> Vec<Range<usize>> {
-    let page = usize::try_from(PAGE).unwrap_or(usize::MAX);
-    let before = usize::try_from(offset % PAGE).unwrap_or(0);
-    let mut parts: Vec<Range<usize>> = Vec::new();
-    let mut start = 0;
-    while start < new.len() {
-        let end = ((before + start) / page * page + page - before).min(new.len());
-        if old[start..end] != new[start..end] {
-            match parts.last_mut() {
-                Some(last) if last.end == start => last.end = end,
-                _ => parts.push(start..end),
-            }
-        }
-        start = end;
-    }
-    parts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_are_pages_of_the_disk_and_neighbours_are_one() {
-        let (old, mut new) = (vec![0; 20_000], vec![0; 20_000]);
-        assert!(differing(&old, &new, 4000).is_empty());
-        new[90..200].fill(1);
-        new[19_999] = 1;
-        assert_eq!(differing(&old, &new, 4000), [0..96 + 4096, 96 + 4 * 4096..20_000]);
     }
 }

@@ -38,7 +38,6 @@ pub struct Build {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     ingot import disk.raw -t lab/web:1.2\n  \
-    ingot import /dev/sdb -t rescue:stick\n  \
     ingot import - -t debian:cloud < debian-12-generic-amd64.raw\n  \
     ingot import evidence.raw -t case:7 --exact")]
 pub struct Import {

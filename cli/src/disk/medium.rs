@@ -6,10 +6,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Advice, fadvise};
+use store_format::blocks::differing;
 
-/// Bytes that are compared, and written where they differ, together: a page of
-/// the kernel, a physical sector of most disks.
-const BLOCK: usize = 4096;
 /// Bytes moved at a time.
 pub const BUFFER: usize = 1 << 20;
 static ZEROS: [u8; BUFFER] = [0; BUFFER];
@@ -125,24 +123,6 @@ pub fn not_zero(medium: &impl Medium, range: Range<u64>) -> Vec<Range<u64>> {
     parts
 }
 
-/// The stretches of whole blocks, as the disk counts them, where two differ.
-fn differing(old: &[u8], new: &[u8], at: u64) -> Vec<Range<usize>> {
-    let before = usize::try_from(at % BLOCK as u64).unwrap_or(0);
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    let mut start = 0;
-    while start < new.len() {
-        let end = ((before + start) / BLOCK * BLOCK + BLOCK - before).min(new.len());
-        if old[start..end] != new[start..end] {
-            match runs.last_mut() {
-                Some(last) if last.end == start => last.end = end,
-                _ => runs.push(start..end),
-            }
-        }
-        start = end;
-    }
-    runs
-}
-
 fn step(range: Range<u64>) -> usize {
     usize::try_from(range.end - range.start).map_or(BUFFER, |left| left.min(BUFFER))
 }
@@ -151,25 +131,6 @@ fn step(range: Range<u64>) -> usize {
 #[expect(clippy::single_range_in_vec_init, reason = "a list of ranges may have one")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn blocks_are_those_of_the_disk_and_neighbours_are_one_write() {
-        let old = vec![0; 5 * BLOCK];
-        let mut new = old.clone();
-        let changes = [(0, 0..96), (95, 0..96), (96, 96..96 + BLOCK), (5 * BLOCK - 1, 0..0)];
-        for (byte, expected) in changes {
-            new[byte] = 1;
-            let runs = differing(&old, &new, 2 * BLOCK as u64 + 4000);
-            match expected.is_empty() {
-                false => assert_eq!(runs, [expected], "{byte}"),
-                true => assert_eq!(runs, [96 + 4 * BLOCK..5 * BLOCK], "{byte}"),
-            }
-            new[byte] = 0;
-        }
-        new[90..200].fill(1);
-        assert_eq!(differing(&old, &new, 4000), [0..96 + BLOCK]);
-        assert!(differing(&old, &old, 4000).is_empty());
-    }
 
     #[test]
     fn only_what_differs_is_written_and_counted() {

@@ -1,5 +1,6 @@
 //! What the store keeps and sends, as bytes: chunk frames, packs, envelopes,
-//! chunk tables, locations, index segments, and the plan for reading them.
+//! chunk tables, locations, index segments, the plan for reading them, and
+//! which blocks of a disk to write.
 //!
 //! Pure functions over byte slices, no I/O. Everything read from outside is
 //! checked against named limits before memory is reserved for it, and each
@@ -8,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod blocks;
 mod bytes;
 pub mod envelope;
 pub mod frame;
