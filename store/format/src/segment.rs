@@ -10,7 +10,7 @@ use crate::pack::{Entry, PackName};
 
 const WHAT: &str = "an index segment";
 const MAGIC: &[u8; 8] = b"INGOTIDX";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Magic, version, four zero bytes, count of packs, count of entries.
 const HEAD: usize = 32;
 /// Where in it the count of entries is.
@@ -44,7 +44,7 @@ pub fn encode(packs: &[(PackName, Vec<Entry>)]) -> Vec<u8> {
         .zip(packs)
         .flat_map(|(index, (_, entries))| entries.iter().map(move |entry| (index, entry)))
         .collect();
-    entries.sort_by_key(|(pack, entry)| (entry.id, *pack, entry.offset));
+    entries.sort_by_key(|(pack, entry)| (entry.id, *pack, entry.offset, entry.plain_offset));
     let names: Vec<PackName> = packs.iter().map(|(name, _)| *name).collect();
     let most = entries.len();
     write(&names, entries.into_iter().map(|(pack, entry)| (pack, *entry)), most)

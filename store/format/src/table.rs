@@ -33,7 +33,7 @@ pub enum Extent {
     Chunk {
         /// BLAKE3 of the bytes.
         id: Digest,
-        /// How many, 1 to [`frame::PLAIN_MAX`].
+        /// How many, 1 to [`frame::CHUNK_MAX`].
         bytes: u32,
     },
 }
@@ -159,6 +159,6 @@ fn decode_region(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Extent>, D
 fn chunk_len(reader: &Reader<'_>, bytes: u64) -> Result<u32, DecodeError> {
     u32::try_from(bytes)
         .ok()
-        .filter(|len| *len <= frame::PLAIN_MAX)
+        .filter(|len| *len <= frame::CHUNK_MAX)
         .ok_or_else(|| reader.invalid("a chunk is longer than chunks may be"))
 }

@@ -223,18 +223,20 @@ fn merge(segments: &[Arc<Mapped>], dead: &HashSet<PackName>) -> Option<Vec<u8>> 
 
 #[cfg(test)]
 mod tests {
-    use store_format::frame::Encoding;
     use wire::Digest;
 
     use super::*;
+
+    fn entry(id: Digest) -> Entry {
+        Entry { id, offset: 16, frame_len: 156, plain_offset: 0, plain_len: 100, stored_len: 156 }
+    }
 
     #[tokio::test]
     async fn only_packs_that_were_seen_in_the_store_count() {
         let folder = tempfile::tempdir().unwrap();
         let index = Index::open(Storage::folder(folder.path()).unwrap()).await.unwrap();
         let (id, pack) = (Digest([1; 32]), PackName([7; 32]));
-        let encoding = Encoding::Raw;
-        let entry = Entry { id, offset: 16, frame_len: 148, plain_len: 100, encoding };
+        let entry = entry(id);
         let counts = || index.snapshot().get(&id).is_some();
         let exist = HashSet::from([pack]);
         assert_eq!(index.compare(exist.clone()), exist);
@@ -254,13 +256,7 @@ mod tests {
     async fn damage_is_not_merged_into_a_segment_that_looks_whole() {
         let folder = tempfile::tempdir().unwrap();
         let index = Index::open(Storage::folder(folder.path()).unwrap()).await.unwrap();
-        let entry = |id| Entry {
-            id: Digest([id; 32]),
-            offset: 16,
-            frame_len: 148,
-            plain_len: 100,
-            encoding: Encoding::Raw,
-        };
+        let entry = |id| entry(Digest([id; 32]));
         let packs = |n| [(PackName([n; 32]), vec![entry(n)]), (PackName([n + 100; 32]), vec![])];
         index.add(&packs(0)).await.unwrap();
         let names = || index.list().unwrap();

@@ -24,6 +24,7 @@ mod diff;
 mod export;
 mod fetch;
 mod garbage;
+mod group;
 mod images;
 mod index;
 mod ingest;

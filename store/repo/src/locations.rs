@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use store_format::pack::Entry;
 use store_format::{ChunkTable, Location, Locations, PackName, table};
 use tokio::sync::Semaphore;
 use wire::Digest;
@@ -192,8 +193,8 @@ fn locate(table: &ChunkTable, index: &Snapshot) -> Result<Locations, ReadError> 
         if pack == next {
             locations.packs.push(place.pack);
         }
-        let (offset, frame_len) = (place.entry.offset, place.entry.frame_len);
-        locations.chunks.push(Location { pack, offset, frame_len });
+        let Entry { offset, frame_len, plain_offset, .. } = place.entry;
+        locations.chunks.push(Location { pack, offset, frame_len, plain_offset });
     }
     Ok(locations)
 }

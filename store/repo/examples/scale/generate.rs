@@ -93,7 +93,8 @@ fn write_pack(folder: &Path, pack: u64) {
     for n in pack * PACK_CHUNKS..(pack + 1) * PACK_CHUNKS {
         let id = chunk_id(n);
         let bytes = chunk_bytes(&id);
-        builder.push(&Header { encoding: Encoding::Raw, stored_len: bytes, plain_len: bytes, id });
+        let header = Header { encoding: Encoding::Raw, stored_len: bytes, chunks: vec![bytes] };
+        builder.push(&header, &[id]);
     }
     let path = path_of(folder, "packs", &pack_name(pack).to_string());
     let file = File::create(path).unwrap();

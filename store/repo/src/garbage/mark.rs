@@ -27,7 +27,7 @@ pub(crate) struct Marked {
     /// Per pack what images need of it.
     needed: HashMap<PackName, Needed>,
     /// Per pack of `rewrites` the offsets of these, sorted.
-    frames: HashMap<PackName, Vec<u64>>,
+    parts: HashMap<PackName, Vec<(u64, u32)>>,
     /// Packs that nothing needs, and their bytes.
     pub unneeded: Vec<(PackName, u64)>,
     /// Packs of which little is needed, and their bytes.
@@ -41,7 +41,7 @@ pub(crate) struct Marked {
 pub(crate) struct Needed {
     pub chunks: u64,
     pub plain_bytes: u64,
-    /// Bytes of the frames.
+    /// Their share of the bytes of their frames.
     pub stored_bytes: u64,
 }
 
@@ -61,7 +61,7 @@ impl Marked {
         all
     }
 
-    /// Bytes of a pack's frames that images need.
+    /// Bytes of a pack's frames that images need, each chunk's share.
     pub(crate) fn needed_bytes(&self, pack: &PackName) -> u64 {
         self.needed.get(pack).map_or(0, |needed| needed.stored_bytes)
     }
@@ -78,7 +78,7 @@ impl Marked {
             let chunk = Needed {
                 chunks: 1,
                 plain_bytes: u64::from(place.entry.plain_len),
-                stored_bytes: u64::from(place.entry.frame_len),
+                stored_bytes: u64::from(place.entry.stored_len),
             };
             self.needed.entry(place.pack).or_default().add(chunk);
         });
@@ -86,7 +86,7 @@ impl Marked {
             match self.needed_bytes(&pack) {
                 0 => self.unneeded.push((pack, bytes)),
                 needed if needed.saturating_mul(NEEDED_PARTS) < bytes => {
-                    self.frames.insert(pack, Vec::new());
+                    self.parts.insert(pack, Vec::new());
                     self.rewrites.push((pack, bytes));
                 }
                 _ => {}
@@ -96,16 +96,17 @@ impl Marked {
             return;
         }
         marks.each(|place| {
-            if let Some(frames) = self.frames.get_mut(&place.pack) {
-                frames.push(place.entry.offset);
+            if let Some(parts) = self.parts.get_mut(&place.pack) {
+                parts.push((place.entry.offset, place.entry.plain_offset));
             }
         });
-        self.frames.values_mut().for_each(|frames| frames.sort_unstable());
+        self.parts.values_mut().for_each(|parts| parts.sort_unstable());
     }
 
-    /// Offsets of the frames that are needed of a pack that is rewritten, sorted.
-    pub(super) fn needed_frames(&self, pack: &PackName) -> &[u64] {
-        self.frames.get(pack).map(Vec::as_slice).unwrap_or_default()
+    /// What is needed of a pack that is rewritten: offset of the frame and offset
+    /// in the frame of each chunk, sorted.
+    pub(super) fn needed_parts(&self, pack: &PackName) -> &[(u64, u32)] {
+        self.parts.get(pack).map(Vec::as_slice).unwrap_or_default()
     }
 }
 

@@ -64,6 +64,11 @@ impl Snapshot {
         places.find(|place| self.alive.contains(&place.pack))
     }
 
+    /// A chunk's share of the bytes of its frame; 0 where it is nowhere.
+    pub(crate) fn stored_bytes(&self, id: &Digest) -> u64 {
+        self.get(id).map_or(0, |place| u64::from(place.entry.stored_len))
+    }
+
     /// Where a chunk is, in another than these packs.
     pub(crate) fn get_beside(&self, id: &Digest, not: &HashSet<PackName>) -> Option<Place> {
         let mut places = self.segments.iter().filter_map(|mapped| mapped.segment()?.get(id));
@@ -75,7 +80,8 @@ impl Snapshot {
         self.segments.iter().find_map(|mapped| mapped.segment()?.get(id))
     }
 
-    pub(super) fn packs(&self) -> HashSet<PackName> {
+    /// Packs of which chunks are listed.
+    pub(crate) fn packs(&self) -> HashSet<PackName> {
         let segments = self.segments.iter().filter_map(|mapped| mapped.segment());
         segments.flat_map(|segment| segment.packs()).collect()
     }

@@ -66,8 +66,8 @@ impl Plan {
         let pack = |salvage: &Salvage| SalvagePlan {
             file: pack_key(&salvage.pack).to_string(),
             bytes: salvage.bytes,
-            kept_chunks: salvage.frames.len() as u64,
-            kept_bytes: salvage.frames.iter().map(|f| u64::from(f.header.frame_len())).sum(),
+            kept_chunks: salvage.chunks.len() as u64,
+            kept_bytes: salvage.chunks.iter().map(|chunk| u64::from(chunk.stored_len)).sum(),
         };
         let keys = |blobs: &mut dyn Iterator<Item = &Digest>| {
             blobs.map(|blob| blob_key(blob).to_string()).collect()
@@ -92,6 +92,8 @@ impl Repo {
     ) -> Result<Plan, RepairError> {
         let mut plan = Plan { segments: examined.segments.clone(), ..Plan::default() };
         let mut have = examined.packs.sound();
+        let index = self.index.snapshot();
+        let listed = index.packs();
         for problem in &examined.packs.problems {
             if problem.is_unread() {
                 let (key, what) = (pack_key(&problem.pack).to_string(), problem.what.clone());
@@ -101,12 +103,16 @@ impl Repo {
             let (pack, len) = (problem.pack, bytes.len() as u64);
             let look = tokio::task::spawn_blocking(move || {
                 // What has its name is as it was written: by a later version.
-                (!packs::is_named(&bytes, &pack)).then(|| salvage::frames(&bytes))
+                (!packs::is_named(&bytes, &pack)).then(|| salvage::chunks(&bytes))
             });
-            let Some(mut frames) = look.await.map_err(|_| RepairError::Broken)? else { continue };
+            let Some(mut chunks) = look.await.map_err(|_| RepairError::Broken)? else { continue };
+            // What nobody ever wrote is what damage made of a chunk.
+            if listed.contains(&problem.pack) {
+                chunks.retain(|chunk| index.get_any(&chunk.id).is_some());
+            }
             // Once each, and not what is safe elsewhere.
-            frames.retain(|frame| have.insert(frame.header.id));
-            plan.salvage.push(Salvage { pack, bytes: len, frames });
+            chunks.retain(|chunk| have.insert(chunk.id));
+            plan.salvage.push(Salvage { pack, bytes: len, chunks });
         }
         for row in self.database.images().await? {
             let found = self.blobs_of(&row, donors, &mut plan).await?;
