@@ -2,6 +2,8 @@
 
 mod write;
 
+use std::cmp::Ordering;
+
 use wire::Digest;
 
 use crate::bytes::{DecodeError, Reader, SUM};
@@ -43,10 +45,6 @@ fn directory_bits(entries: usize) -> u32 {
     entries.div_ceil(ENTRIES_PER_NUMBER).next_power_of_two().trailing_zeros()
 }
 
-fn directory_bytes(entries: usize) -> usize {
-    DIRECTORY_LEN << directory_bits(entries)
-}
-
 /// The first bits of an id.
 fn first_bits(id: &[u8], bits: u32) -> usize {
     let first = id.first_chunk().map_or(0, |first| u32::from_be_bytes(*first));
@@ -82,6 +80,53 @@ impl Directory {
     }
 }
 
+/// What the frame of a segment says, for whoever opens the same one often.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame {
+    packs: usize,
+    entries: usize,
+    directory: usize,
+}
+
+impl Frame {
+    /// Of the segment that these bytes are.
+    pub fn of(bytes: &[u8]) -> Result<Frame, DecodeError> {
+        let mut reader = Reader::new(WHAT, bytes);
+        reader.start(MAGIC, VERSION)?;
+        reader.zeros::<4>()?;
+        let packs = reader.count(PACKS_MAX, PACK_LEN)?;
+        let entries = reader.count(ENTRIES_MAX, ENTRY_LEN)?;
+        let directory = 1 << directory_bits(entries);
+        let frame = Frame { packs, entries, directory };
+        match frame.bytes().map(|frame| bytes.len().cmp(&frame)) {
+            Some(Ordering::Equal) => Ok(frame),
+            Some(Ordering::Greater) => Err(reader.invalid("bytes follow its end")),
+            _ => Err(DecodeError::Truncated { what: WHAT }),
+        }
+    }
+
+    /// Bytes of the whole segment.
+    fn bytes(&self) -> Option<usize> {
+        let packs = self.packs.checked_mul(PACK_LEN)?;
+        let entries = self.entries.checked_mul(ENTRY_LEN)?;
+        let directory = self.directory.checked_mul(DIRECTORY_LEN)?;
+        [packs, entries, directory, SUM].into_iter().try_fold(HEAD, usize::checked_add)
+    }
+
+    /// The segment that these bytes are, which are those that this is of.
+    pub fn open<'a>(&self, bytes: &'a [u8]) -> Option<Segment<'a>> {
+        let (_, body) = bytes.split_at_checked(HEAD)?;
+        let (packs, body) = body.split_at_checked(self.packs * PACK_LEN)?;
+        let (entries, body) = body.split_at_checked(self.entries * ENTRY_LEN)?;
+        let (directory, _) = body.split_at_checked(self.directory * DIRECTORY_LEN)?;
+        Some(Segment {
+            packs: packs.as_chunks().0,
+            entries: entries.as_chunks().0,
+            directory: directory.as_chunks().0,
+        })
+    }
+}
+
 /// A segment in memory, or mapped into it.
 #[derive(Debug, Clone, Copy)]
 pub struct Segment<'a> {
@@ -94,27 +139,8 @@ impl<'a> Segment<'a> {
     /// Looks at the frame of a segment, not at its entries: costs the same for
     /// any length. [`verify`] looks at everything.
     pub fn open(bytes: &'a [u8]) -> Result<Segment<'a>, DecodeError> {
-        let truncated = DecodeError::Truncated { what: WHAT };
-        let mut reader = Reader::new(WHAT, bytes);
-        reader.start(MAGIC, VERSION)?;
-        reader.zeros::<4>()?;
-        let packs = reader.count(PACKS_MAX, PACK_LEN)?;
-        let entries = reader.count(ENTRIES_MAX, ENTRY_LEN)?;
-        let body = bytes.get(HEAD..bytes.len().saturating_sub(SUM)).ok_or(truncated.clone())?;
-        let (names, body) = body.split_at_checked(packs * PACK_LEN).ok_or(truncated.clone())?;
-        let (places, directory) =
-            body.split_at_checked(entries * ENTRY_LEN).ok_or(truncated.clone())?;
-        if directory.len() < directory_bytes(entries) {
-            return Err(truncated);
-        }
-        if directory.len() > directory_bytes(entries) {
-            return Err(reader.invalid("bytes follow its end"));
-        }
-        Ok(Segment {
-            packs: names.as_chunks().0,
-            entries: places.as_chunks().0,
-            directory: directory.as_chunks().0,
-        })
+        let frame = Frame::of(bytes)?;
+        frame.open(bytes).ok_or(DecodeError::Truncated { what: WHAT })
     }
 
     /// Entries.
@@ -139,12 +165,17 @@ impl<'a> Segment<'a> {
 
     /// As [`Segment::get`], with the number of the entry.
     pub fn find(&self, id: &Digest) -> Option<(usize, Place)> {
+        self.near(id)?.find(id)
+    }
+
+    /// Where an entry is if it is here, by what the directory says. Whoever asks
+    /// several segments asks all directories first: memory answers them together.
+    pub fn near(&self, id: &Digest) -> Option<Near<'a>> {
         let value = first_bits(&id.0, self.directory.len().trailing_zeros());
         let end_of = |value: usize| self.directory.get(value).map(|end| u32::from_le_bytes(*end));
         let start = value.checked_sub(1).map_or(Some(0), end_of)? as usize;
-        let near = self.entries.get(start..end_of(value)? as usize)?;
-        let at = near.binary_search_by(|entry| entry[..32].cmp(&id.0[..])).ok()?;
-        Some((start + at, self.place(&near[at]).ok()?))
+        let end = end_of(value)? as usize;
+        Some(Near { segment: *self, start, end })
     }
 
     /// The entry of a number, where there is one that can be right.
@@ -172,6 +203,23 @@ impl<'a> Segment<'a> {
             Some(name) => Ok(Place { pack: PackName(*name), entry }),
             None => Err(reader.invalid("an entry is of a pack that is not listed")),
         }
+    }
+}
+
+/// A few entries of a segment, among which one is if it is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Near<'a> {
+    segment: Segment<'a>,
+    start: usize,
+    end: usize,
+}
+
+impl Near<'_> {
+    /// The entry of the id that this was asked for, and its number.
+    pub fn find(&self, id: &Digest) -> Option<(usize, Place)> {
+        let near = self.segment.entries.get(self.start..self.end)?;
+        let at = near.binary_search_by(|entry| entry[..32].cmp(&id.0[..])).ok()?;
+        Some((self.start + at, self.segment.place(&near[at]).ok()?))
     }
 }
 
