@@ -177,6 +177,7 @@ impl Repo {
         }
         // The index forgets the packs that are gone.
         self.catch_up().await?;
+        self.index.remove_leftovers()?;
         Ok(())
     }
 }
