@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use serde::Serialize;
-use store_format::{ChunkTable, Envelope, Extent, PackName, envelope, table};
+use store_format::{ChunkTable, Envelope, Extent, PackName, envelope};
 use wire::{Digest, Reference};
 
 use crate::database::ImageRow;
@@ -233,20 +233,13 @@ impl Repo {
 
     /// The bytes of an image's chunk table.
     pub async fn table_bytes(&self, digest: &Digest) -> Result<Bytes, ReadError> {
-        let row = self.row(digest).await?;
-        self.blob(&row.table, table::BYTES_MAX).await
+        Ok(Bytes::from(self.table(digest).await?.encode()))
     }
 
     /// Which chunks an image is made of.
     pub async fn table(&self, digest: &Digest) -> Result<ChunkTable, ReadError> {
         let row = self.row(digest).await?;
         self.table_of(&row).await
-    }
-
-    pub(crate) async fn table_of(&self, row: &ImageRow) -> Result<ChunkTable, ReadError> {
-        let bytes = self.blob(&row.table, table::BYTES_MAX).await?;
-        ChunkTable::decode(&bytes)
-            .map_err(|source| ReadError::Table { key: blob_key(&row.table).to_string(), source })
     }
 
     /// Bytes of a pack.

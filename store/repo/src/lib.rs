@@ -47,6 +47,7 @@ mod sharing;
 mod simulation;
 mod source;
 mod storage;
+mod tables;
 mod usage;
 
 pub use check::{CheckReport, Problem};

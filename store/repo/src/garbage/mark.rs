@@ -2,16 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use store_format::{Extent, PackName};
+use store_format::{ChunkTable, Extent, PackName};
 use wire::Digest;
 
 use super::GarbageError;
-use crate::database::ImageRow;
 use crate::database::garbage::Records;
 use crate::index::Marks;
 use crate::open::Repo;
 use crate::read::ReadError;
 use crate::storage::blob_key;
+use crate::tables::FoundTable;
 
 /// A pack is written anew where less than one part in this many is needed.
 const NEEDED_PARTS: u64 = 2;
@@ -129,7 +129,10 @@ impl Repo {
             match named.contains(&row.digest) {
                 true => {
                     blobs.extend([row.digest, row.table]);
-                    marks = self.mark_image(row, marks).await?;
+                    let failed = |source| GarbageError::Image { image: row.digest, source };
+                    let FoundTable { table, base } = self.find_table(row).await.map_err(failed)?;
+                    blobs.extend(base);
+                    marks = mark_chunks(table, marks).await?.map_err(failed)?;
                 }
                 false => marked.unnamed.push(row.digest),
             }
@@ -146,27 +149,28 @@ impl Repo {
         marked.records = records;
         Ok(marked)
     }
+}
 
-    /// Marks what an image needs.
-    async fn mark_image(&self, row: &ImageRow, mut marks: Marks) -> Result<Marks, GarbageError> {
-        let failed = |source| GarbageError::Image { image: row.digest, source };
-        let table = self.table_of(row).await.map_err(failed)?;
-        let work = tokio::task::spawn_blocking(move || {
-            let extents = table.regions.into_iter().flatten();
-            let mut ids = extents.filter_map(|extent| match extent {
-                Extent::Chunk { id, .. } => Some(id),
-                Extent::Hole { .. } => None,
-            });
-            loop {
-                let some: Vec<Digest> = ids.by_ref().take(MARKED_TOGETHER).collect();
-                if some.is_empty() {
-                    return Ok(marks);
-                }
-                if let Some(id) = marks.mark(some).first() {
-                    return Err(ReadError::Chunk { id: *id });
-                }
-            }
+/// Marks what an image needs.
+async fn mark_chunks(
+    table: ChunkTable,
+    mut marks: Marks,
+) -> Result<Result<Marks, ReadError>, GarbageError> {
+    let work = tokio::task::spawn_blocking(move || {
+        let extents = table.regions.into_iter().flatten();
+        let mut ids = extents.filter_map(|extent| match extent {
+            Extent::Chunk { id, .. } => Some(id),
+            Extent::Hole { .. } => None,
         });
-        work.await.map_err(|_| GarbageError::Broken)?.map_err(failed)
-    }
+        loop {
+            let some: Vec<Digest> = ids.by_ref().take(MARKED_TOGETHER).collect();
+            if some.is_empty() {
+                return Ok(marks);
+            }
+            if let Some(id) = marks.mark(some).first() {
+                return Err(ReadError::Chunk { id: *id });
+            }
+        }
+    });
+    work.await.map_err(|_| GarbageError::Broken)
 }

@@ -247,15 +247,12 @@ impl Repo {
         ChunkTable::decode(&table_bytes)
             .and_then(|table| table.check(&envelope))
             .map_err(ImportError::TooLarge)?;
-        let table_digest = store_format::digest_of(&table_bytes);
-        let put = async |blob: &Digest, bytes: Vec<u8>| {
-            packer::put(&self.storage, &self.database, &blob_key(blob), bytes.into()).await
-        };
-        put(&digest, envelope_bytes).await?;
-        put(&table_digest, table_bytes).await?;
+        let (key, bytes) = (blob_key(&digest), envelope_bytes.into());
+        packer::put(&self.storage, &self.database, &key, bytes).await?;
+        let table = self.put_table(table, table_bytes).await?;
         let row = ImageRow {
             digest,
-            table: table_digest,
+            table: table.name,
             disk_bytes: envelope.disk_bytes,
             data_bytes: collected.data_bytes,
             stored_bytes: collected.stored_bytes + packed.bytes,
@@ -264,7 +261,7 @@ impl Repo {
         };
         let packs: Vec<PackName> = packed.packs.union(&collected.packs).copied().collect();
         let name = reference.as_ref().map(|r| (r.name.as_str(), r.tag_or_latest()));
-        if !self.database.commit(lease, &self.storage, &row, &packs, name).await? {
+        if !self.database.commit(lease, &self.storage, &row, table.base, &packs, name).await? {
             return Err(ImportError::Lapsed);
         }
         // It is stored, whether this process knows where or not.

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use serde::Serialize;
-use store_format::{ChunkTable, envelope, table};
+use store_format::table::{self, KeptTable};
+use store_format::{ChunkTable, envelope};
 use wire::Digest;
 
 use super::RepairError;
@@ -133,9 +134,19 @@ impl Repo {
         plan: &mut Plan,
     ) -> Result<Option<ChunkTable>, RepairError> {
         self.blob_or_given(&row.digest, envelope::BYTES_MAX as u64, donors, plan).await?;
-        let table = self.blob_or_given(&row.table, table::BYTES_MAX, donors, plan).await?;
+        let Some(bytes) = self.blob_or_given(&row.table, table::BYTES_MAX, donors, plan).await?
+        else {
+            return Ok(None);
+        };
         // One of a later version is not lost: there is only nothing to be done.
-        Ok(table.and_then(|bytes| ChunkTable::decode(&bytes).ok()))
+        let derived = match KeptTable::decode(&bytes) {
+            Ok(KeptTable::Derived(derived)) => derived,
+            Ok(KeptTable::Whole(table)) => return Ok(Some(table)),
+            Err(_) => return Ok(None),
+        };
+        let base = self.blob_or_given(&derived.base, table::BYTES_MAX, donors, plan).await?;
+        let base = base.and_then(|bytes| ChunkTable::decode(&bytes).ok());
+        Ok(base.and_then(|base| derived.resolve(&base).ok()))
     }
 
     async fn blob_or_given(
@@ -145,6 +156,13 @@ impl Repo {
         donors: &[Donor],
         plan: &mut Plan,
     ) -> Result<Option<Bytes>, RepairError> {
+        // Several images may need it.
+        if let Some((_, bytes)) = plan.blobs.iter().find(|(given, _)| given == blob) {
+            return Ok(Some(bytes.clone()));
+        }
+        if plan.lost_blobs.contains(blob) {
+            return Ok(None);
+        }
         match self.blob(blob, limit).await {
             Ok(bytes) => return Ok(Some(bytes)),
             Err(ReadError::Storage(error @ StorageError::Denied { .. })) => {
