@@ -22,6 +22,8 @@ pub enum Kind {
     Chassis,
     /// Permanent hardware address of a network card.
     Mac,
+    /// World-wide id or serial number of a disk.
+    Disk,
 }
 
 /// The kinds of which a machine has one, and what each weighs, for when two
@@ -35,6 +37,16 @@ const MAC_SHARED: i32 = 3;
 /// What it weighs that both have cards, and none in common: as much as a UUID,
 /// so that a UUID alone, which vendors have given out twice, decides nothing.
 const MAC_DISJOINT: i32 = 4;
+
+/// What a shared disk weighs: too little to decide, as disks move, and enough for doubt.
+const DISK_SHARED: i32 = 1;
+
+/// What has to speak for a machine for it to be that one; what is less, and not against
+/// it, is doubt.
+const ENOUGH: i32 = 2;
+
+/// Most disks that a machine is recognised by, the first in their order.
+const DISKS_MAX: usize = 64;
 
 /// UUIDs that boards are sold with by the thousand.
 const UUIDS_BAD: [&str; 3] = [
@@ -95,7 +107,29 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
     ];
     let single = single.into_iter().filter_map(|(kind, value)| Some((kind, value?)));
     let macs = inventory.nics.iter().filter_map(|nic| mac(&nic.mac)).map(|mac| (Kind::Mac, mac));
-    single.chain(macs).map(|(kind, value)| Identifier { kind, value }).collect()
+    let disks: BTreeSet<_> = inventory.disks.iter().filter_map(disk).collect();
+    let disks = disks.into_iter().take(DISKS_MAX).map(|disk| (Kind::Disk, disk));
+    single.chain(macs).chain(disks).map(|(kind, value)| Identifier { kind, value }).collect()
+}
+
+/// Which disk it is. What can be pulled out without a tool is no part of the machine.
+fn disk(disk: &wire::Disk) -> Option<String> {
+    let fixed = !disk.removable && disk.bus != Some(wire::Bus::Usb);
+    let serial = |text: &Option<String>| clean(text).filter(|serial| is_serial(serial));
+    let told = serial(&disk.wwid).or_else(|| {
+        // QM00001 is what an emulator calls its first disk, for everybody.
+        let serial = serial(&disk.serial).filter(|serial| !serial.starts_with("qm0000"))?;
+        Some(format!("{}/{serial}", clean(&disk.model)?))
+    });
+    told.filter(|_| fixed)
+}
+
+/// The identifiers by which to look for known machines: those of a fingerprint, and its
+/// UUID in the other byte order, in which the same machine may have told it before.
+pub(crate) fn sought(fingerprint: &Fingerprint) -> Fingerprint {
+    let swapped = of(fingerprint, Kind::Uuid).filter_map(uuid_swapped);
+    let swapped = swapped.map(|value| Identifier { kind: Kind::Uuid, value });
+    fingerprint.iter().cloned().chain(swapped).collect()
 }
 
 /// Holds what was seen against machines that share an identifier with it.
@@ -107,7 +141,7 @@ pub fn recognise(seen: &Fingerprint, known: &BTreeMap<MachineId, Fingerprint>) -
     }
     let scored: Vec<_> =
         known.iter().filter_map(|(id, stored)| Some((id, score(seen, stored)?))).collect();
-    let for_it: Vec<_> = scored.iter().filter(|(_, score)| *score > 0).collect();
+    let for_it: Vec<_> = scored.iter().filter(|(_, score)| *score >= ENOUGH).collect();
     let undecided = scored.iter().filter(|(_, score)| *score >= 0);
     match for_it[..] {
         [(id, _)] => Recognised::Known((*id).clone()),
@@ -121,11 +155,11 @@ pub fn recognise(seen: &Fingerprint, known: &BTreeMap<MachineId, Fingerprint>) -
 /// How much speaks for two fingerprints being of one machine; none where they
 /// share nothing.
 fn score(seen: &Fingerprint, stored: &Fingerprint) -> Option<i32> {
-    seen.intersection(stored).next()?;
+    sought(seen).intersection(stored).next()?;
     let mut score = 0;
     for (kind, weight) in SINGLE {
         if let (Some(seen), Some(stored)) = (of(seen, kind).next(), of(stored, kind).next()) {
-            score += if seen == stored { weight } else { -weight };
+            score += if same(kind, seen, stored) { weight } else { -weight };
         }
     }
     let cards: BTreeSet<_> = of(seen, Kind::Mac).collect();
@@ -135,7 +169,15 @@ fn score(seen: &Fingerprint, stored: &Fingerprint) -> Option<i32> {
     } else if !cards.is_empty() && !stored_cards.is_empty() {
         score -= MAC_DISJOINT;
     }
+    let disks: BTreeSet<_> = of(seen, Kind::Disk).collect();
+    if of(stored, Kind::Disk).any(|disk| disks.contains(disk)) {
+        score += DISK_SHARED;
+    }
     Some(score)
+}
+
+fn same(kind: Kind, seen: &str, stored: &str) -> bool {
+    seen == stored || kind == Kind::Uuid && uuid_swapped(seen).as_deref() == Some(stored)
 }
 
 fn of(fingerprint: &Fingerprint, kind: Kind) -> impl Iterator<Item = &str> {
@@ -200,12 +242,14 @@ impl Kind {
             Kind::Board => "board",
             Kind::Chassis => "chassis",
             Kind::Mac => "mac",
+            Kind::Disk => "disk",
         }
     }
 
     /// The kind of a name.
     pub fn from_name(name: &str) -> Option<Kind> {
-        let kinds = [Kind::Uuid, Kind::Serial, Kind::Board, Kind::Chassis, Kind::Mac];
+        use Kind::{Board, Chassis, Disk, Mac, Serial, Uuid};
+        let kinds = [Uuid, Serial, Board, Chassis, Mac, Disk];
         kinds.into_iter().find(|kind| kind.name() == name)
     }
 }
@@ -218,8 +262,10 @@ impl fmt::Display for Identifier {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
     use wire::{Nic, System};
+
+    use super::*;
 
     fn seen(text: &str) -> Fingerprint {
         text.split_whitespace()
@@ -248,7 +294,7 @@ mod tests {
     #[test]
     fn machines_are_recognised_or_told_apart_or_in_doubt() {
         let full = "uuid:u serial:s board:b chassis:c mac:1";
-        let table: [(&str, &[&str], &str, &str); 18] = [
+        let table: [(&str, &[&str], &str, &str); 26] = [
             ("never seen", &[], full, "new"),
             ("nothing in common", &[full], "uuid:v mac:2", "new"),
             ("itself", &[full], full, "m0"),
@@ -286,6 +332,44 @@ mod tests {
             ("the other of the two", &["uuid:u mac:1", "uuid:u mac:2"], "uuid:u mac:1", "m0"),
             ("a third one", &["uuid:u mac:1", "uuid:u mac:2"], "uuid:u mac:3", "m0? m1?"),
             ("cards of two machines in one", &["mac:1", "mac:2"], "mac:1 mac:2", "m0? m1?"),
+            (
+                "another disk",
+                &["uuid:u serial:s mac:1 disk:a"],
+                "uuid:u serial:s mac:1 disk:b",
+                "m0",
+            ),
+            (
+                "another card and another disk",
+                &["uuid:u serial:s mac:1 disk:a"],
+                "uuid:u serial:s mac:2 disk:b",
+                "m0",
+            ),
+            (
+                "a disk moved to a machine that is not known",
+                &["uuid:u serial:s mac:1 disk:a"],
+                "uuid:v serial:t mac:2 disk:a",
+                "new",
+            ),
+            (
+                "a disk moved from one known machine to another",
+                &["uuid:u mac:1 disk:a", "uuid:v mac:2 disk:b"],
+                "uuid:v mac:2 disk:a disk:b",
+                "m1",
+            ),
+            (
+                "card and disk in another board, or in another machine",
+                &["uuid:u mac:1 disk:a"],
+                "uuid:v mac:1 disk:a",
+                "m0?",
+            ),
+            (
+                "one UUID in two machines and a disk moved, or a new card",
+                &["uuid:u mac:1 disk:a"],
+                "uuid:u mac:2 disk:a",
+                "m0?",
+            ),
+            ("only a disk", &["disk:a"], "disk:a mac:1", "m0?"),
+            ("a card in another board", &["board:b mac:1"], "board:d mac:1", "m0?"),
             (
                 "no card reported, one UUID in two",
                 &["uuid:u mac:1", "uuid:u mac:2"],
@@ -344,10 +428,142 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_nobody_can_pull_out_is_an_identifier() {
+        let disk = |change: fn(&mut wire::Disk)| {
+            let mut disk = wire::Disk {
+                model: Some("PM9A3".into()),
+                serial: Some("S123".into()),
+                ..wire::Disk::default()
+            };
+            change(&mut disk);
+            let inventory = Inventory { disks: vec![disk.clone(), disk], ..Inventory::default() };
+            fingerprint(&inventory).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(disk(|_| {}), "disk:pm9a3/s123");
+        assert_eq!(disk(|disk| disk.wwid = Some("eui.0025".into())), "disk:eui.0025");
+        assert_eq!(disk(|disk| disk.serial = None), "");
+        assert_eq!(disk(|disk| disk.model = None), "");
+        assert_eq!(disk(|disk| disk.serial = Some("QM00001".into())), "");
+        assert_eq!(disk(|disk| disk.serial = Some("0000".into())), "");
+        assert_eq!(disk(|disk| disk.removable = true), "");
+        assert_eq!(disk(|disk| disk.bus = Some(wire::Bus::Usb)), "");
+    }
+
+    #[test]
+    fn firmware_may_change_the_byte_order_of_its_uuid() {
+        let (old, new) =
+            ("4c4c4544-0042-3510-8052-b4c04f4e3132", "44454c4c-4200-1035-8052-b4c04f4e3132");
+        let stored = format!("uuid:{old} mac:1");
+        assert_eq!(check(&format!("uuid:{new} mac:1"), &[&stored]), "m0");
+        assert_eq!(check(&format!("uuid:{new}"), &[&stored]), "m0");
+        assert_eq!(check(&format!("uuid:{new} mac:2"), &[&stored]), "m0?");
+        let names =
+            |fingerprint: Fingerprint| fingerprint.iter().map(ToString::to_string).collect();
+        let both: Vec<String> = names(sought(&seen(&format!("uuid:{old}"))));
+        assert_eq!(both, [format!("uuid:{new}"), format!("uuid:{old}")]);
+    }
+
+    #[test]
     fn a_uuid_has_two_byte_orders() {
         let swapped = uuid_swapped("4c4c4544-0042-3510-8052-b4c04f4e3132");
         assert_eq!(swapped.as_deref(), Some("44454c4c-4200-1035-8052-b4c04f4e3132"));
         assert_eq!(uuid_swapped("x"), None);
         assert_eq!(uuid_swapped("é-é-é-é-é"), None);
+    }
+
+    fn machines() -> impl Strategy<Value = Vec<Fingerprint>> {
+        let identifier = prop::sample::select(vec![
+            "uuid:u",
+            "uuid:v",
+            "serial:s",
+            "serial:t",
+            "board:b",
+            "board:d",
+            "chassis:c",
+            "mac:1",
+            "mac:2",
+            "mac:3",
+            "disk:a",
+            "disk:b",
+        ]);
+        let machine = prop::collection::btree_set(identifier, 1..6);
+        let machine = machine.prop_map(|ids| seen(&ids.into_iter().collect::<Vec<_>>().join(" ")));
+        prop::collection::vec(machine, 1..6)
+    }
+
+    fn records(machines: &[Fingerprint], names: &[usize]) -> BTreeMap<MachineId, Fingerprint> {
+        let id = |n: usize| -> MachineId { format!("m{n}").parse().unwrap() };
+        machines.iter().zip(names).map(|(m, n)| (id(*n), m.clone())).collect()
+    }
+
+    proptest! {
+        /// Whoever may be one of two is never taken for one of them.
+        #[test]
+        fn a_machine_that_has_a_double_is_never_guessed(
+            mut machines in machines(), now in machines(), double in any::<prop::sample::Index>(),
+        ) {
+            let chosen = double.index(machines.len());
+            machines.push(machines[chosen].clone());
+            let names: Vec<usize> = (0..machines.len()).collect();
+            let known = records(&machines, &names);
+            let ids: Vec<MachineId> = known.keys().cloned().collect();
+            let twins = [&ids[chosen], &ids[ids.len() - 1]];
+            match recognise(&now[0], &known) {
+                Recognised::Known(id) => prop_assert!(!twins.contains(&&id), "{id} was guessed"),
+                // Both or none of them are shown to the person who decides.
+                Recognised::Doubtful(ids) => {
+                    prop_assert_eq!(ids.contains(twins[0]), ids.contains(twins[1]));
+                }
+                Recognised::New => {}
+            }
+        }
+
+        /// In which order machines were recorded decides nothing.
+        #[test]
+        fn the_names_of_the_records_do_not_matter(
+            machines in machines(), now in machines(), shift in 0usize..6,
+        ) {
+            let count = machines.len();
+            let names: Vec<usize> = (0..count).collect();
+            let turned: Vec<usize> = (0..count).map(|n| (n + shift) % count).collect();
+            let turn = |id: &MachineId| -> MachineId {
+                let n: usize = id.as_str()[1..].parse().unwrap();
+                format!("m{}", turned[n]).parse().unwrap()
+            };
+            let expected = match recognise(&now[0], &records(&machines, &names)) {
+                Recognised::New => Recognised::New,
+                Recognised::Known(id) => Recognised::Known(turn(&id)),
+                Recognised::Doubtful(ids) => {
+                    let ids: BTreeSet<_> = ids.iter().map(turn).collect();
+                    Recognised::Doubtful(ids.into_iter().collect())
+                }
+            };
+            prop_assert_eq!(recognise(&now[0], &records(&machines, &turned)), expected);
+        }
+
+        /// In which order a machine names its cards and disks, and how often, decides nothing.
+        #[test]
+        fn order_and_repetition_of_parts_do_not_matter(
+            parts in prop::collection::vec((0u8..5, any::<bool>()), 0..8), turn in 0usize..8,
+        ) {
+            let inventory = |parts: &[(u8, bool)]| {
+                let mut inventory = Inventory::default();
+                for (n, is_card) in parts {
+                    match is_card {
+                        true => inventory.nics.push(Nic {
+                            mac: format!("52:54:00:00:00:0{n}"), ..Nic::default()
+                        }),
+                        false => inventory.disks.push(wire::Disk {
+                            wwid: Some(format!("eui.000{n}")), ..wire::Disk::default()
+                        }),
+                    }
+                }
+                inventory
+            };
+            let mut turned = parts.clone();
+            turned.rotate_left(turn.min(parts.len()));
+            turned.extend(parts.clone());
+            prop_assert_eq!(fingerprint(&inventory(&parts)), fingerprint(&inventory(&turned)));
+        }
     }
 }

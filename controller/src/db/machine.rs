@@ -9,7 +9,7 @@ use wire::{FactValue, Facts, Inventory, MachineId, RunId};
 use super::{
     Connection, DbError, from_json, from_sql, from_word, parsed, to_json, to_sql, to_word,
 };
-use crate::identity::{Fingerprint, Identifier, Kind};
+use crate::identity::{Fingerprint, Identifier, Kind, sought};
 
 /// The record of one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,10 +150,10 @@ pub(crate) async fn sharing(
         "SELECT machine, kind, value FROM identifiers WHERE machine IN \
          (SELECT machine FROM identifiers WHERE ",
     );
-    for (i, identifier) in fingerprint.iter().enumerate() {
+    for (i, identifier) in sought(fingerprint).iter().enumerate() {
         query.push(if i == 0 { "(kind = " } else { " OR (kind = " });
         query.push_bind(identifier.kind.name());
-        query.push(" AND value = ").push_bind(&identifier.value).push(")");
+        query.push(" AND value = ").push_bind(identifier.value.clone()).push(")");
     }
     query.push(")");
     let rows: Vec<(String, String, String)> = query.build_query_as().fetch_all(c).await?;

@@ -15,7 +15,6 @@ use super::{Controller, ControllerError};
 use crate::db::event::Of;
 use crate::db::machine::Machine;
 use crate::db::{Connection, DbError, event, machine, run};
-use crate::identity::Kind;
 use crate::limits;
 use crate::state::{Run, Wanted, gave_up};
 
@@ -270,9 +269,7 @@ async fn summary(c: &mut Connection, record: &Machine) -> Result<MachineSummary,
 
 async fn detail(c: &mut Connection, record: Machine) -> Result<MachineDetail, DbError> {
     let runs = run::list(c, Some(&record.id), MACHINE_RUNS).await?;
-    let mut identifiers: Vec<_> = machine::identifiers(c, &record.id).await?.into_iter().collect();
-    // Cards last: there may be many.
-    identifiers.sort_by_key(|identifier| identifier.kind == Kind::Mac);
+    let identifiers = machine::identifiers(c, &record.id).await?;
     Ok(MachineDetail {
         summary: summary(c, &record).await?,
         facts: record.facts(),
