@@ -1,5 +1,6 @@
 //! `ingot serve` on loopback, without network boot: HTTP, agents, operators.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
@@ -64,9 +65,12 @@ impl Server {
         let system = System { manufacturer: Some(manufacturer.to_owned()), ..System::default() };
         let mac = format!("52:54:00:00:00:{:02x}", manufacturer.len());
         let nics = vec![Nic { name: "eth0".to_owned(), mac, ..Nic::default() }];
-        let inventory = Inventory { system, nics, ..Inventory::default() };
+        let missing =
+            [("system.serial".to_owned(), "its maker left \"None\" there".to_owned())].into();
+        let inventory = Inventory { system, nics, missing, ..Inventory::default() };
         let (version, agent) = (wire::api::VERSION, "1".to_owned());
-        self.post(CHECK_IN, &CheckIn { version, boot: BOOT.to_owned(), agent, inventory })
+        let (boot, answers) = (BOOT.to_owned(), BTreeMap::new());
+        self.post(CHECK_IN, &CheckIn { version, boot, agent, inventory, answers })
     }
 
     fn terminate(&self) {
@@ -209,7 +213,10 @@ fn an_agent_is_told_what_the_policy_says_and_operators_see_it() {
     let machine = told.machine.as_str();
     assert!(ask(&["machine", "ls"]).contains(machine));
     assert_eq!(ask_json(&["machine", "ls"]).as_array().map(Vec::len), Some(2));
-    assert!(ask(&["machine", "show", machine]).contains("system.manufacturer  \"ACME\""));
+    let shown = ask(&["machine", "show", machine]);
+    assert!(shown.contains("system.manufacturer  \"ACME\""), "{shown}");
+    let missing = "not reported\n  system.serial  its maker left \"None\" there";
+    assert!(shown.contains(missing), "{shown}");
     let why = ask(&["policy", "why", machine]);
     assert!(why.contains("rule lab decides: image lab/web:1"), "{why}");
     let why = ask(&["policy", "why", held.machine.as_str()]);

@@ -89,8 +89,8 @@ impl Controller {
         Ok(detail)
     }
 
-    /// Ends a hold, and forgets the failed attempts of the last run: the
-    /// machine gets a new one at its next check-in.
+    /// Ends a hold, and forgets the failed attempts of the last run and what was
+    /// answered at the console: the machine begins anew at its next check-in.
     pub async fn release(
         &self,
         id: &MachineId,
@@ -100,6 +100,7 @@ impl Controller {
         let c = &mut *transaction;
         let mut record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
         record.held = None;
+        record.answers.clear();
         if record.state == MachineState::Held {
             record.reason = Some("released: it is told what to do when it checks in".to_owned());
         }
@@ -222,6 +223,7 @@ impl Controller {
         Ok(Why {
             machine: id.clone(),
             rules: policy.why(&facts),
+            questions: policy.why_asked(&facts, &record.answers),
             winner: policy.decide(&facts).map(|rule| rule.name.clone()),
             order: order(&record, run.as_ref(), &wanted),
         })
@@ -274,6 +276,7 @@ async fn detail(c: &mut Connection, record: Machine) -> Result<MachineDetail, Db
         summary: summary(c, &record).await?,
         facts: record.facts(),
         held: record.held,
+        answers: record.answers,
         inventory: record.inventory,
         identifiers: identifiers.iter().map(ToString::to_string).collect(),
         agent: record.agent,

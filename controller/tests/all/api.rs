@@ -101,12 +101,13 @@ async fn every_refusal_says_what_was_wrong() {
     };
     let disk = Disk { model: Some("x".repeat(200)), ..Disk::default() };
     let long = asks(&|asked| asked.inventory.disks = vec![disk.clone(); 10_000]);
-    let many = {
-        let disks = vec!["{}"; 10_000].join(",");
+    let lie = |inventory: &str| {
         let boot = "0".repeat(32);
-        format!(r#"{{"version":1,"boot":"{boot}","agent":"x","inventory":{{"disks":[{disks}]}}}}"#)
+        format!(r#"{{"version":1,"boot":"{boot}","agent":"x","inventory":{inventory}}}"#)
+            .into_bytes()
     };
-    let table: [(&str, &str, Vec<u8>, u16, &str); 16] = [
+    let many = lie(&format!(r#"{{"disks":[{}]}}"#, vec!["{}"; 10_000].join(",")));
+    let table: [(&str, &str, Vec<u8>, u16, &str); 21] = [
         ("POST", CHECK_IN, vec![], 400, "the body is not the JSON expected: EOF while parsing"),
         (
             "POST",
@@ -120,9 +121,46 @@ async fn every_refusal_says_what_was_wrong() {
         (
             "POST",
             CHECK_IN,
-            many.into(),
+            many,
+            400,
+            "the body is not the JSON expected: a list of more than 1024 is not believed at line 1",
+        ),
+        (
+            "POST",
+            CHECK_IN,
+            asks(&|asked| asked.inventory.system.serial = Some("x".repeat(9000))),
             422,
-            "an inventory of 10000 disks is not believed: 1024 are most",
+            "system.serial of 9000 bytes is not believed: 1024 are most",
+        ),
+        (
+            "POST",
+            CHECK_IN,
+            asks(&|asked| {
+                asked.inventory.missing = (0..257).map(|n| (n.to_string(), "".into())).collect();
+            }),
+            422,
+            "an inventory of 257 facts that are missing is not believed: 256 are most",
+        ),
+        (
+            "POST",
+            CHECK_IN,
+            asks(&|asked| asked.inventory.missing = [("x".into(), "y".repeat(2000))].into()),
+            422,
+            "the reason why a fact is missing of 2000 bytes is not believed",
+        ),
+        (
+            "POST",
+            CHECK_IN,
+            lie(r#"{"disks":{"vda":1}}"#),
+            400,
+            "the body is not the JSON expected: invalid type: map, expected a list of at most 1024",
+        ),
+        (
+            "POST",
+            CHECK_IN,
+            lie(r#"{"disks":[{"size_bytes":-1}]}"#),
+            400,
+            "the body is not the JSON expected: invalid value: integer `-1`, expected u64",
         ),
         (
             "POST",
