@@ -6,8 +6,8 @@ use wire::admin::LabelChange;
 use wire::api::{self, CheckIn, EventBatch};
 use wire::{AskOrder, FactValue, Inventory};
 
-/// Longest check-in, in bytes: an inventory of the largest servers takes a tenth.
-pub const CHECK_IN_BYTES_MAX: usize = 1 << 20;
+/// Longest check-in, in bytes: as many disks and devices as are believed fit in.
+pub const CHECK_IN_BYTES_MAX: usize = 4 << 20;
 /// Longest batch of events, in bytes: a thousand lines, every byte of them escaped.
 pub const EVENTS_BYTES_MAX: usize = 8 << 20;
 /// Longest text of an inventory, in bytes.

@@ -50,8 +50,8 @@ impl Inventory {
     pub const NICS_MAX: usize = 128;
     /// Most devices on one kind of bus.
     pub const DEVICES_MAX: usize = 512;
-    /// Most partitions of one disk: as many as a GPT has by default.
-    pub const PARTITIONS_MAX: usize = 128;
+    /// Most partitions of one disk.
+    pub const PARTITIONS_MAX: usize = 32;
     /// Most words for what processors can do.
     pub const FLAGS_MAX: usize = 512;
 }

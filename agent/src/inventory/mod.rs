@@ -56,8 +56,9 @@ pub struct Reached {
 struct Notes(BTreeMap<String, String>);
 
 impl Notes {
+    /// Cut short, as a longer reason than the controller takes would keep the machine out.
     fn add(&mut self, fact: &str, why: String) {
-        self.0.insert(fact.to_owned(), why);
+        self.0.insert(fact.to_owned(), short(&why));
     }
 
     /// What was told; else notes why not.
@@ -121,7 +122,7 @@ fn looked_at(candidates: Vec<Candidate>, notes: &mut Notes) -> Vec<Disk> {
     let disks: Vec<Disk> = candidates.into_iter().take(max).map(look).collect();
     if !no_os.is_empty() {
         no_os.truncate(SILENT_NAMED);
-        notes.add("disk.os", short(&no_os.join("; ")));
+        notes.add("disk.os", no_os.join("; "));
     }
     if count > max {
         notes.add("disk.count", format!("only {max} of {count} disks are reported"));
@@ -307,6 +308,9 @@ mod tests {
         assert_eq!(silent(1), "not told by d0");
         assert_eq!(silent(2), "not told by d0, d1");
         assert_eq!(silent(9), "not told by d0, d1, d2, d3, d4, d5, d6, d7, d8");
+        let mut notes = Notes::default();
+        notes.add("x", "ö".repeat(9000));
+        assert!(notes.0["x"].len() < 1024);
         assert_eq!(silent(99), "not told by d0, d1, d2, d3, d4, d5, d6, d7, and 91 more");
     }
 }

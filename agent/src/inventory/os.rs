@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use ext4_view::Ext4;
-use wire::{Disk, Os, chain};
+use wire::{Disk, Inventory, Os, chain};
 
 use super::{short, table};
 use crate::part::Part;
@@ -33,7 +33,8 @@ pub fn look(disk: &mut Disk, device: &Path) -> Option<String> {
     };
     disk.table = Some(kind.to_owned());
     let mut parts: Vec<_> = placed.iter().map(|p| (p.start, p.partition.size_bytes)).collect();
-    disk.partitions = placed.into_iter().map(|p| p.partition).collect();
+    let partitions = placed.into_iter().map(|p| p.partition);
+    disk.partitions = partitions.take(Inventory::PARTITIONS_MAX).collect();
     if parts.is_empty() {
         // A disk may be one file system as a whole.
         parts.push((0, disk.size_bytes));

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use wire::{Inventory, Partition};
+use wire::Partition;
 
 /// A partition and where it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Placed {
 /// The word for a kind of table, and the partitions of it.
 pub type Table = (&'static str, Vec<Placed>);
 
+/// Most entries of a GPT that are looked at: as many as one has by default.
+const ENTRIES_MAX: usize = 128;
 /// A GPT's header and one entry of it (UEFI 2.10 section 5.3).
 const GPT_SIGNATURE: &[u8] = b"EFI PART";
 const ENTRY_BYTES: std::ops::RangeInclusive<usize> = 128..=4096;
@@ -64,7 +66,7 @@ fn read_some(disk: &File, start: u64, bytes: u64) -> io::Result<Vec<u8>> {
 /// Where a GPT's entries begin, how many are looked at, and how long each is.
 fn entries(header: &[u8], sector: u64) -> Option<(u64, usize, usize)> {
     let start = number(header, 72, 8)?.checked_mul(sector)?;
-    let count = usize::try_from(number(header, 80, 4)?).ok()?.min(Inventory::PARTITIONS_MAX);
+    let count = usize::try_from(number(header, 80, 4)?).ok()?.min(ENTRIES_MAX);
     let size = usize::try_from(number(header, 84, 4)?).ok()?;
     // What begins so far out is on no disk.
     (ENTRY_BYTES.contains(&size) && start < 1 << 62).then_some((start, count, size))
@@ -190,7 +192,7 @@ mod tests {
             let mut disk = disk(512);
             disk.splice(at..at + bytes.len(), bytes);
             let (_, found) = read(&file(&disk), 512).unwrap();
-            prop_assert!(found.len() <= Inventory::PARTITIONS_MAX);
+            prop_assert!(found.len() <= ENTRIES_MAX);
         }
     }
 }
