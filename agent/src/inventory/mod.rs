@@ -6,6 +6,7 @@
 mod device;
 mod disk;
 mod nic;
+mod notes;
 mod os;
 pub mod smbios;
 mod system;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 pub use disk::{Candidate, SlotError, disk, disks, receipt_of};
 use nic::nics;
 pub use nic::{Link, links, mac_text};
+use notes::{NAMED, Notes};
 use wire::{Disk, Inventory, Network};
 
 use crate::net::lldp::Heard;
@@ -50,37 +52,6 @@ pub struct Reached {
     /// Who is at the other ends of the cables.
     pub heard: Heard,
 }
-
-/// Why facts are not reported, by their paths.
-#[derive(Debug, Default)]
-struct Notes(BTreeMap<String, String>);
-
-impl Notes {
-    /// Cut short, as a longer reason than the controller takes would keep the machine out.
-    fn add(&mut self, fact: &str, why: String) {
-        self.0.insert(fact.to_owned(), short(&why));
-    }
-
-    /// What was told; else notes why not.
-    fn take<T>(&mut self, fact: &str, told: Result<T, String>) -> Option<T> {
-        told.map_err(|why| self.add(fact, why)).ok()
-    }
-
-    /// Notes which of several things do not tell a fact.
-    fn silent<'a>(&mut self, fact: &str, things: impl Iterator<Item = (&'a str, bool)>) {
-        let silent: Vec<&str> = things.filter(|(_, told)| !told).map(|(name, _)| name).collect();
-        if let [first @ .., last] = &silent[..] {
-            let more = first.len().saturating_sub(SILENT_NAMED);
-            let named = first.iter().take(SILENT_NAMED).map(|name| format!("{name}, "));
-            let named: String = named.collect();
-            let last = if more > 0 { format!("and {} more", more + 1) } else { (*last).to_owned() };
-            self.add(fact, format!("not told by {named}{last}"));
-        }
-    }
-}
-
-/// How many of those that do not tell a fact are named.
-const SILENT_NAMED: usize = 8;
 
 /// Reads the whole inventory.
 pub fn read(roots: &Roots, reached: &Reached) -> Inventory {
@@ -121,7 +92,7 @@ fn looked_at(candidates: Vec<Candidate>, notes: &mut Notes) -> Vec<Disk> {
     };
     let disks: Vec<Disk> = candidates.into_iter().take(max).map(look).collect();
     if !no_os.is_empty() {
-        no_os.truncate(SILENT_NAMED);
+        no_os.truncate(NAMED);
         notes.add("disk.os", no_os.join("; "));
     }
     if count > max {
@@ -292,25 +263,5 @@ mod tests {
         }
         let serial = "/nonexistent/class/dmi/id/product_serial is not there";
         assert_eq!(missing["system.serial"], serial);
-    }
-
-    #[test]
-    fn those_that_do_not_tell_are_named_or_counted() {
-        let silent = |count: usize| {
-            let names: Vec<String> = (0..count).map(|n| format!("d{n}")).collect();
-            let mut notes = Notes::default();
-            notes.silent("x", names.iter().map(|name| (name.as_str(), false)));
-            notes.silent("y", names.iter().map(|name| (name.as_str(), true)));
-            assert!(!notes.0.contains_key("y"));
-            notes.0.remove("x").unwrap_or_default()
-        };
-        assert_eq!(silent(0), "");
-        assert_eq!(silent(1), "not told by d0");
-        assert_eq!(silent(2), "not told by d0, d1");
-        assert_eq!(silent(9), "not told by d0, d1, d2, d3, d4, d5, d6, d7, d8");
-        let mut notes = Notes::default();
-        notes.add("x", "ö".repeat(9000));
-        assert!(notes.0["x"].len() < 1024);
-        assert_eq!(silent(99), "not told by d0, d1, d2, d3, d4, d5, d6, d7, and 91 more");
     }
 }
