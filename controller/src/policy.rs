@@ -2,6 +2,7 @@
 //! first that matches decides. The file format is in `docs/policy.md`.
 
 mod file;
+pub(crate) mod question;
 mod read;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use wire::expr::Expr;
 use wire::{DiskChoice, Facts, Reference, Start};
 
 pub use file::{PolicyError, PolicyFile};
+pub use question::{Answers, Question};
 
 /// Longest policy file, in bytes.
 pub const BYTES_MAX: usize = 1 << 20;
@@ -21,6 +23,7 @@ pub const RULES_MAX: usize = 1000;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     rules: Vec<Rule>,
+    questions: Vec<Question>,
 }
 
 /// One rule.
@@ -59,14 +62,14 @@ pub struct ImageOutcome {
 impl Policy {
     /// Reads the text of a policy file; every problem is found at once.
     pub fn parse(text: &str) -> Result<Policy, Vec<PolicyProblem>> {
-        let (rules, problems) = read::read(text);
-        if problems.is_empty() { Ok(Policy { rules }) } else { Err(problems) }
+        let (policy, problems) = read::read(text);
+        if problems.is_empty() { Ok(policy) } else { Err(problems) }
     }
 
     /// What is wrong with the text of a policy file.
     pub fn check(text: &str) -> PolicyCheck {
-        let (rules, problems) = read::read(text);
-        PolicyCheck { rules: rules.into_iter().map(|rule| rule.name).collect(), problems }
+        let (policy, problems) = read::read(text);
+        PolicyCheck { rules: policy.rules.into_iter().map(|rule| rule.name).collect(), problems }
     }
 
     /// The rules, in order.

@@ -122,6 +122,9 @@ impl Controller {
 
     /// What the policy wants of a machine with these facts.
     async fn wanted(&self, policy: &Policy, facts: &Facts) -> Result<Wanted, ControllerError> {
+        if let Some(question) = policy.unanswered(facts) {
+            return Ok(Wanted::Hold(check_in::waits_for_answer(question)));
+        }
         let Some(rule) = policy.decide(facts) else {
             let reason = "no rule of the policy matches this machine: `ingot policy why` tells \
                           which facts it was held against";

@@ -4,17 +4,26 @@ use std::collections::BTreeMap;
 
 use wire::admin::{MachineState, UnixMs};
 use wire::api::{CheckIn, CheckedIn};
-use wire::{HoldOrder, Inventory, MachineId, Order};
+use wire::{AskOrder, HoldOrder, Inventory, MachineId, Order};
 
 use super::{Controller, ControllerError, apply};
 use crate::db::machine::{Machine, facts};
 use crate::db::{Connection, DbError, event, machine, parsed, run};
 use crate::identity::{Fingerprint, Recognised, fingerprint, recognise};
 use crate::limits;
+use crate::policy::{Answers, Question};
 use crate::state::{HOLD_RETRY_SECS, Recorded, Report, Wanted, reconcile};
 
 /// How often an operator may change a machine's labels while it checks in.
 const TRIES: usize = 5;
+
+/// What the policy says of a machine, and what it was told before it said so.
+struct Decided<'a> {
+    wanted: Wanted,
+    answers: Answers,
+    /// What it has to be told first.
+    question: Option<&'a Question>,
+}
 
 /// What was recorded of whoever checks in.
 struct Sighting {
@@ -29,9 +38,15 @@ impl Sighting {
         self.machine.as_ref().map(|machine| machine.labels.clone()).unwrap_or_default()
     }
 
+    fn answers(&self) -> Answers {
+        self.machine.as_ref().map(|machine| machine.answers.clone()).unwrap_or_default()
+    }
+
     /// Whether the policy would see the same.
     fn is_as(&self, other: &Sighting) -> bool {
-        self.recognised == other.recognised && self.labels() == other.labels()
+        self.recognised == other.recognised
+            && self.labels() == other.labels()
+            && self.answers() == other.answers()
     }
 }
 
@@ -54,9 +69,11 @@ impl Controller {
         for _ in 0..TRIES {
             // The store is asked without holding the right to write.
             let before = sighting(&mut *self.db.read().await?, &fingerprint).await?;
-            let facts = facts(&asked.inventory, &before.labels());
+            let answers = policy.answered(before.answers(), &asked.answers, now);
+            let facts = facts(&asked.inventory, &before.labels(), &answers);
             let wanted = self.wanted(&policy, &facts).await?;
-            if let Some(answer) = self.answer(asked, &fingerprint, &before, &wanted, now).await? {
+            let decided = Decided { wanted, answers, question: policy.unanswered(&facts) };
+            if let Some(answer) = self.answer(asked, &fingerprint, &before, decided, now).await? {
                 return Ok(answer);
             }
         }
@@ -69,7 +86,7 @@ impl Controller {
         asked: &CheckIn,
         fingerprint: &Fingerprint,
         before: &Sighting,
-        wanted: &Wanted,
+        decided: Decided<'_>,
         now: UnixMs,
     ) -> Result<Option<CheckedIn>, ControllerError> {
         let mut transaction = self.db.write().await?;
@@ -83,6 +100,7 @@ impl Controller {
             Some(machine) => machine,
             None => self.enrol(&sighting.recognised, now)?,
         };
+        record.answers = decided.answers;
         record.inventory = asked.inventory.clone();
         record.agent = asked.agent.clone();
         record.last_seen = now;
@@ -96,7 +114,7 @@ impl Controller {
             Report::CheckIn {
                 boot: &asked.boot,
                 disks: &asked.inventory.disks,
-                wanted,
+                wanted: &decided.wanted,
                 fresh: &fresh,
             },
             now,
@@ -109,6 +127,11 @@ impl Controller {
         if let Some(changes) = &changes {
             apply(c, &mut record, current.as_ref(), changes).await?;
             order = changes.order.clone();
+        }
+        // A machine that waits for something else need not ask anybody.
+        let question = decided.question.filter(|_| record.held.is_none());
+        if let Some(ask) = question.and_then(|question| to_ask(question, asked)) {
+            order = Some(Order::Ask(ask));
         }
         machine::put(c, &record).await?;
         if sighting.fingerprint != *fingerprint {
@@ -142,6 +165,7 @@ impl Controller {
             reason: None,
             held,
             labels: BTreeMap::new(),
+            answers: Answers::new(),
             inventory: Inventory::default(),
             agent: String::new(),
             run: None,
@@ -177,6 +201,21 @@ fn doubt(id: &MachineId, candidates: &[MachineId]) -> String {
     )
 }
 
+/// The question for the agent, unless it has just asked, and nobody was there.
+fn to_ask(question: &Question, asked: &CheckIn) -> Option<AskOrder> {
+    let nobody = asked.answers.get(&question.ask.name) == Some(&None);
+    (!nobody).then(|| question.ask.clone())
+}
+
+/// Why a machine waits that the policy asks something.
+pub(super) fn waits_for_answer(question: &Question) -> String {
+    let AskOrder { name, text, .. } = &question.ask;
+    format!(
+        "the policy asks {text:?} at this machine's console (question {name:?}), and nobody has \
+         answered yet: it asks again every {HOLD_RETRY_SECS} s"
+    )
+}
+
 fn wait() -> Order {
     let reason = "the controller has no order yet".to_owned();
     Order::Hold(HoldOrder { reason, retry_secs: HOLD_RETRY_SECS })
@@ -189,6 +228,7 @@ fn told(order: &Order) -> String {
             format!("run {} ({}), attempt {}", order.reference, order.image.short(), order.attempt)
         }
         Order::Hold(hold) => format!("hold: {}", hold.reason),
+        Order::Ask(ask) => format!("ask {:?}", ask.name),
         Order::Unknown => "hold".to_owned(),
     }
 }
