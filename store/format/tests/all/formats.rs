@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use store_format::frame::{self, FrameError, Header, Opened, Opener, Sealer};
 use store_format::pack::{Builder, Entry, Trailer};
 use store_format::segment::{self, Place, Segment};
+use store_format::table::DerivedTable;
 use store_format::{
     ChunkTable, DecodeError, Envelope, EnvelopeError, Locations, PackName, digest_of,
 };
@@ -71,6 +72,14 @@ fn the_bytes_of_each_format_are_what_they_were() {
         348 bytes, blake3:d01cfe78956e97077dea7d6b441a0fdbd649c2e96e885143f833184f96b1f3fd
         49 4e 47 4f 54 54 42 4c 01 00 00 00 49 f6 be d3 10 15 5b 8a 8e 26 cf 4a
     "#]],
+    );
+    let base = ChunkTable { image: digest_of(b""), ..table() };
+    golden(
+        &DerivedTable::of(&table(), digest_of(b"base"), &base).encode(),
+        expect![[r#"
+            160 bytes, blake3:84d6a368d10af5e7af382313e7e51135135a65020fb1ad0abde42a6d48617b3e
+            49 4e 47 4f 54 54 42 44 01 00 00 00 49 f6 be d3 10 15 5b 8a 8e 26 cf 4a
+        "#]],
     );
     golden(
         &locations().encode(),

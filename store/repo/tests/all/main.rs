@@ -19,4 +19,5 @@ mod ranges;
 mod repair;
 mod round_trip;
 mod sharing;
+mod tables;
 mod usage;
