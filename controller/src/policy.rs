@@ -5,6 +5,7 @@ mod file;
 mod read;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use wire::admin::{PolicyCheck, PolicyProblem, RuleTrace};
 use wire::expr::Expr;
@@ -39,6 +40,8 @@ pub struct Rule {
 pub enum Outcome {
     /// Run an image.
     Image(ImageOutcome),
+    /// Run the image that a recipe makes for the machine.
+    Recipe(RecipeOutcome),
     /// Wait, for this reason.
     Hold(String),
     /// Refuse the machine, for this reason.
@@ -56,16 +59,50 @@ pub struct ImageOutcome {
     pub start: Start,
 }
 
+/// A recipe, and how its image is put on a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecipeOutcome {
+    /// The recipe's file, as the policy has it: relative to the policy's folder.
+    pub recipe: PathBuf,
+    /// What to do where there is no such image yet.
+    pub missing: Missing,
+    /// Which disk it goes to.
+    pub disk: DiskChoice,
+    /// How it is started.
+    pub start: Start,
+}
+
+/// What to do where the image of a recipe was not made yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Missing {
+    /// The server builds it, the machine waits for that.
+    #[default]
+    Build,
+    /// The machine waits.
+    Hold,
+    /// The machine is refused.
+    Fail,
+}
+
+/// Says what is wrong with the recipe in a file.
+pub type CheckRecipe<'a> = &'a dyn Fn(&Path) -> Result<(), String>;
+
 impl Policy {
-    /// Reads the text of a policy file; every problem is found at once.
+    /// Reads the text of a policy file; every problem is found at once. The
+    /// recipes that it names are not looked at.
     pub fn parse(text: &str) -> Result<Policy, Vec<PolicyProblem>> {
-        let (rules, problems) = read::read(text);
+        Policy::parse_with(text, &|_| Ok(()))
+    }
+
+    /// As [`Policy::parse`], and its recipes have to be right too.
+    pub fn parse_with(text: &str, recipes: CheckRecipe<'_>) -> Result<Policy, Vec<PolicyProblem>> {
+        let (rules, problems) = read::read(text, recipes);
         if problems.is_empty() { Ok(Policy { rules }) } else { Err(problems) }
     }
 
-    /// What is wrong with the text of a policy file.
-    pub fn check(text: &str) -> PolicyCheck {
-        let (rules, problems) = read::read(text);
+    /// What is wrong with the text of a policy file and with its recipes.
+    pub fn check(text: &str, recipes: CheckRecipe<'_>) -> PolicyCheck {
+        let (rules, problems) = read::read(text, recipes);
         PolicyCheck { rules: rules.into_iter().map(|rule| rule.name).collect(), problems }
     }
 
@@ -88,6 +125,7 @@ impl Policy {
                 outcome: rule.outcome.to_string(),
                 matched: when.as_ref().is_none_or(|when| when.matched),
                 when,
+                build: None,
             }
         };
         self.rules.iter().map(trace).collect()
@@ -98,6 +136,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Outcome::Image(image) => write!(f, "image {}", image.reference),
+            Outcome::Recipe(recipe) => write!(f, "recipe {}", recipe.recipe.display()),
             Outcome::Hold(reason) => write!(f, "hold: {reason}"),
             Outcome::Fail(reason) => write!(f, "fail: {reason}"),
         }

@@ -91,7 +91,8 @@ impl Controller {
     }
 
     /// Ends a hold, and forgets the failed attempts of the last run: the
-    /// machine gets a new one at its next check-in.
+    /// machine gets a new one at its next check-in. An image for it that could
+    /// not be built is built again then.
     pub async fn release(
         &self,
         id: &MachineId,
@@ -109,8 +110,9 @@ impl Controller {
             run::put(c, &Run { state, changed: now, ..last }).await?;
         }
         machine::put(c, &record).await?;
-        let detail = detail(c, record).await?;
+        let detail = detail(c, record.clone()).await?;
         transaction.commit().await?;
+        self.forgive_build(&record).await?;
         Ok(detail)
     }
 
@@ -220,9 +222,11 @@ impl Controller {
         let policy = self.policy.current();
         let facts = record.facts();
         let wanted = self.wanted(&policy, &facts).await?;
+        let mut rules = policy.why(&facts);
+        self.trace_builds(&policy, &facts, &mut rules).await?;
         Ok(Why {
             machine: id.clone(),
-            rules: policy.why(&facts),
+            rules,
             winner: policy.decide(&facts).map(|rule| rule.name.clone()),
             order: order(&record, run.as_ref(), &wanted),
         })

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use wire::admin::{MachineState, UnixMs};
 use wire::api::{CheckIn, CheckedIn};
-use wire::{HoldOrder, Inventory, MachineId, Order};
+use wire::{Configuration, HoldOrder, Inventory, MachineId, Order};
 
-use super::{Controller, ControllerError, apply};
+use super::{Controller, ControllerError, Decision, apply};
 use crate::db::machine::{Machine, facts};
 use crate::db::{Connection, DbError, event, machine, parsed, run};
 use crate::identity::{Fingerprint, Recognised, fingerprint, recognise};
@@ -29,10 +29,27 @@ impl Sighting {
         self.machine.as_ref().map(|machine| machine.labels.clone()).unwrap_or_default()
     }
 
+    /// Whether it waits whatever the policy says, so that nothing is made for it.
+    fn is_held(&self) -> bool {
+        match &self.machine {
+            Some(machine) => machine.held.is_some(),
+            None => matches!(self.recognised, Recognised::Doubtful(_)),
+        }
+    }
+
     /// Whether the policy would see the same.
     fn is_as(&self, other: &Sighting) -> bool {
         self.recognised == other.recognised && self.labels() == other.labels()
     }
+}
+
+/// What a machine that checks in is told.
+struct Verdict {
+    wanted: Wanted,
+    /// What the log of a run that begins with it says first.
+    note: Option<String>,
+    /// The build that it waits for.
+    waits_for: Option<Configuration>,
 }
 
 impl Controller {
@@ -55,12 +72,34 @@ impl Controller {
             // The store is asked without holding the right to write.
             let before = sighting(&mut *self.db.read().await?, &fingerprint).await?;
             let facts = facts(&asked.inventory, &before.labels());
-            let wanted = self.wanted(&policy, &facts).await?;
-            if let Some(answer) = self.answer(asked, &fingerprint, &before, &wanted, now).await? {
-                return Ok(answer);
+            let decision = self.decide(&policy, &facts).await?;
+            let Verdict { wanted, note, waits_for } = self.verdict(decision, &before, now);
+            let (wanted, note) = (&wanted, note.as_deref());
+            let answer = self.answer(asked, &fingerprint, &before, wanted, note, now).await?;
+            let Some(answer) = answer else { continue };
+            match waits_for {
+                Some(build) => self.builds.watch(&build, &answer.machine, now).await?,
+                None => self.builds.leave(&answer.machine),
             }
+            return Ok(answer);
         }
         Err(ControllerError::Busy)
+    }
+
+    /// From what the policy says to what a machine is told. An image that was
+    /// not made yet is asked for, unless the machine is held.
+    fn verdict(&self, decision: Decision, before: &Sighting, now: UnixMs) -> Verdict {
+        let (rule, plan) = match decision {
+            Decision::Settled { wanted, note } => return Verdict { wanted, note, waits_for: None },
+            Decision::Unbuilt { rule, plan } => (rule, plan),
+        };
+        let configuration = plan.configuration().clone();
+        let waits = !before.is_held();
+        if waits {
+            self.builds.ask(plan, now);
+        }
+        let wanted = self.unbuilt(&rule, &configuration);
+        Verdict { wanted, note: None, waits_for: waits.then_some(configuration) }
     }
 
     /// Records and answers, unless the record has changed since it was looked at.
@@ -70,6 +109,7 @@ impl Controller {
         fingerprint: &Fingerprint,
         before: &Sighting,
         wanted: &Wanted,
+        note: Option<&str>,
         now: UnixMs,
     ) -> Result<Option<CheckedIn>, ControllerError> {
         let mut transaction = self.db.write().await?;
@@ -115,6 +155,9 @@ impl Controller {
             machine::put_identifiers(c, &record.id, fingerprint).await?;
         }
         event::begin(c, &record.id, &asked.boot, now).await?;
+        if let (Some(note), Some(id)) = (note, record.run.as_ref().filter(|id| **id == fresh)) {
+            event::note(c, &record.id, Some(id), &[note.to_owned()], now).await?;
+        }
         transaction.commit().await?;
 
         if let Some(changes) = &changes {
