@@ -282,6 +282,32 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_whose_recipe_is_wrong_is_taken_up_once_that_is_mended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.toml");
+        let recipe = |path: &Path| match path.exists() {
+            true => Ok(()),
+            false => Err(format!("{} is not there", path.display())),
+        };
+        let with_recipe = "[[rule]]\nname = 'b'\nrecipe = 'b.toml'\n";
+        write(&path, with_recipe);
+        assert!(PolicyFile::open(&path, recipe).unwrap_err().to_string().contains("b.toml is not"));
+
+        write(&path, GOOD);
+        let file = PolicyFile::open_with(path.clone(), Box::new(recipe), clock).unwrap();
+        write(&path, with_recipe);
+        for _ in 0..2 {
+            let status = file.status();
+            assert_eq!(status.rules, ["a"]);
+            assert!(status.error.unwrap().ends_with("b.toml is not there"));
+        }
+        assert_eq!(file.check(with_recipe).problems.len(), 1);
+        // The recipe appears beside the policy, which itself does not change.
+        write(&dir.path().join("b.toml"), "");
+        assert_eq!((file.status().rules, file.status().error), (vec!["b".to_owned()], None));
+    }
+
+    #[test]
     fn a_first_file_has_to_be_there_and_right() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");

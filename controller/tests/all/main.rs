@@ -7,6 +7,7 @@
 )]
 
 mod api;
+mod builds;
 mod common;
 mod identity;
 mod log;
@@ -14,3 +15,4 @@ mod lost;
 mod policy;
 mod restart;
 mod runs;
+mod workshop;
