@@ -15,7 +15,7 @@ impl Recipe {
     pub fn configuration(&self, facts: &Facts) -> Configuration {
         let used = self.uses.iter().map(|path| (path.clone(), facts.get(path).cloned()));
         let facts: BTreeMap<String, Option<FactValue>> = used.collect();
-        let mut key = Key::new("ingot configuration 1").field("recipe", content(self).0);
+        let mut key = Key::new("ingot configuration 1").field("recipe", self.content.0);
         for (path, value) in &facts {
             key = match value {
                 Some(value) => key.field(path, text(value)).field("kind", kind(value)),
@@ -26,11 +26,10 @@ impl Recipe {
     }
 }
 
-/// Digest of a recipe and all that it read. How its file is written does not
-/// count, nor where it is.
-fn content(recipe: &Recipe) -> Digest {
-    let Recipe { name, path: _, digest: _, sources: _, uses, base, steps, system, disk, check } =
-        recipe;
+/// What [`Recipe::content`] is to be.
+pub(crate) fn content(recipe: &Recipe) -> Digest {
+    let Recipe { name, path: _, digest: _, content: _, sources: _, .. } = recipe;
+    let Recipe { uses, base, steps, system, disk, check, .. } = recipe;
     let Base { distro, components, packages } = base;
     let System { hostname, root_password, dhcp } = system;
     let Disk { size, cmdline } = disk;

@@ -38,6 +38,9 @@ pub struct Recipe {
     pub path: PathBuf,
     /// Digest of the bytes of that file.
     pub digest: Digest,
+    /// Digest of all that it says, and of the files that it names. How its own
+    /// file is written does not count, nor where it is.
+    pub content: Digest,
     /// The other files that were read for it.
     pub sources: Vec<PathBuf>,
     /// Paths of the facts that its scripts are given, sorted, each once.

@@ -3,6 +3,7 @@
 
 mod file;
 mod read;
+mod stamp;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use wire::expr::Expr;
 use wire::{DiskChoice, Facts, Reference, Start};
 
 pub use file::{PolicyError, PolicyFile};
+pub use stamp::Stamp;
 
 /// Longest policy file, in bytes.
 pub const BYTES_MAX: usize = 1 << 20;

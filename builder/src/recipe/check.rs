@@ -18,6 +18,7 @@ use super::{
     Check, FILE_BYTES_MAX, FILES_MAX, File, Firmware, RECIPE_BYTES_MAX, Recipe, STEPS_MAX, Script,
     Step,
 };
+use crate::configuration::content;
 
 /// Longest wait for a boot, in seconds.
 const TIMEOUT_SECS_MAX: u64 = 3600;
@@ -111,7 +112,8 @@ impl Checker<'_> {
             }
             steps.push(self.step(name, &step.packages, step.files, step.script.as_ref())?);
         }
-        Ok(Recipe {
+        let mut recipe = Recipe {
+            content: Digest([0; 32]),
             base: base(&raw.base)?,
             system: system(&raw.system, &name)?,
             disk: disk(&raw.disk)?,
@@ -122,7 +124,9 @@ impl Checker<'_> {
             uses: uses(&raw.uses)?,
             sources: self.sources.take(),
             steps,
-        })
+        };
+        recipe.content = content(&recipe);
+        Ok(recipe)
     }
 
     fn step(

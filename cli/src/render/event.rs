@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wire::admin::LogEntry;
+use wire::admin::{LogEntry, SERVER_BOOT};
 use wire::{EventKind, Outcome, Step};
 
 use super::human::{count, duration, percent, rate, size};
@@ -30,14 +30,16 @@ impl Narrator {
     /// The lines for one entry.
     pub fn tell(&mut self, entry: &LogEntry, out: &Out) -> Vec<String> {
         let mut lines = Vec::new();
+        let server = entry.boot == SERVER_BOOT;
         let boot = (entry.boot.clone(), entry.attempt);
-        if self.boot.as_ref() != Some(&boot) && entry.attempt > 0 {
+        if !server && self.boot.as_ref() != Some(&boot) && entry.attempt > 0 {
             if self.boot.is_some() {
                 lines.push(out.paint(Tone::Warn, &format!("attempt {}", entry.attempt)));
             }
             self.boot = Some(boot);
         }
         if let Some((word, text, tone)) = self.words(&entry.kind) {
+            let word = if server { "server".to_owned() } else { word };
             let secs = format!("{}.{}", entry.uptime_ms / 1000, entry.uptime_ms % 1000 / 100);
             let time = out.paint(Tone::Dim, &format!("{secs:>7} s"));
             lines.push(format!("{time}  {word:<9}  {}", out.paint(tone, &text)));

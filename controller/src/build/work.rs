@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use wire::admin::UnixMs;
@@ -148,17 +149,24 @@ struct Work {
     configuration: Configuration,
     /// When it was asked for, by both clocks.
     asked: (UnixMs, Instant),
+    /// What counts it, once its end is recorded.
+    counter: Option<Counter>,
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
         self.site.queue().remove(&self.configuration.key);
+        // Last: who sees the count may ask for the next build.
+        if let Some(counter) = &self.counter {
+            counter.inc();
+        }
     }
 }
 
 impl Work {
     fn new(site: Arc<Site>, configuration: &Configuration, now: UnixMs) -> Work {
-        Work { site, configuration: configuration.clone(), asked: (now, Instant::now()) }
+        let (configuration, asked) = (configuration.clone(), (now, Instant::now()));
+        Work { site, configuration, asked, counter: None }
     }
 
     fn now(&self) -> UnixMs {
@@ -166,7 +174,7 @@ impl Work {
         asked.saturating_add(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    async fn run(self, plan: Box<dyn Plan>) {
+    async fn run(mut self, plan: Box<dyn Plan>) {
         let site = self.site.clone();
         let Ok(_slot) = site.slots.acquire().await else { return };
         let image = self.configuration.reference();
@@ -177,7 +185,7 @@ impl Work {
         }
     }
 
-    async fn work(&self, plan: Box<dyn Plan>) -> Result<(), ControllerError> {
+    async fn work(&mut self, plan: Box<dyn Plan>) -> Result<(), ControllerError> {
         // It may have ended between the look and the asking of a machine.
         if self.site.known(&self.configuration).await?.is_some() {
             return Ok(());
@@ -239,9 +247,10 @@ impl Work {
     }
 
     /// Records how it ended, and tells those who wait.
-    async fn record(&self, record: &Record) -> Result<(), DbError> {
+    async fn record(&mut self, record: &Record) -> Result<(), DbError> {
         let (image, elapsed_ms) = (self.configuration.reference(), record.ended - record.began);
-        let shared = &self.site.shared;
+        let site = self.site.clone();
+        let shared = &site.shared;
         let mut transaction = shared.db.write().await?;
         build::put(&mut transaction, record).await?;
         transaction.commit().await?;
@@ -249,12 +258,12 @@ impl Work {
             Ending::Built(built) => {
                 let digest = built.image.short();
                 tracing::info!(%image, digest, elapsed_ms, "build ended");
-                shared.metrics.builds_succeeded.inc();
+                self.counter = Some(shared.metrics.builds_succeeded.clone());
                 vec![format!("{image} was built in {} s ({digest})", elapsed_ms / 1000)]
             }
             Ending::Failed { cause, log } => {
                 tracing::error!(%image, cause, elapsed_ms, "build failed");
-                shared.metrics.builds_failed.inc();
+                self.counter = Some(shared.metrics.builds_failed.clone());
                 let mut lines = vec![format!("{image} could not be built: {cause}")];
                 lines.extend(log.iter().map(|line| format!("  {line}")));
                 lines

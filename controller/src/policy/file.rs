@@ -3,18 +3,14 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use wire::admin::{PolicyCheck, PolicyProblem, PolicyStatus};
 
+use super::stamp::Stamp;
 use super::{BYTES_MAX, CheckRecipe, Policy};
-
-/// How long a file has to be left alone before it is read: an editor that
-/// writes in place, or a copy, is half there for a moment.
-const SETTLED: Duration = Duration::from_secs(2);
 
 /// A policy that follows its file. A file that changes into something wrong
 /// leaves the policy before it in force, and says so.
@@ -33,23 +29,6 @@ struct Loaded {
     policy: Arc<Policy>,
     stamp: Option<Stamp>,
     error: Option<String>,
-}
-
-/// What changes when a file is written or replaced.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    bytes: u64,
-    inode: u64,
-}
-
-impl Stamp {
-    /// Whether the file is left alone. One from the future is a clock that is
-    /// wrong, and no reason to wait for.
-    fn is_settled(&self, now: SystemTime) -> bool {
-        let age = self.modified.and_then(|modified| now.duration_since(modified).ok());
-        age.is_none_or(|age| age >= SETTLED)
-    }
 }
 
 /// Why a policy file is not in force.
@@ -109,7 +88,7 @@ impl PolicyFile {
         recipes: Recipes,
         clock: fn() -> SystemTime,
     ) -> Result<PolicyFile, PolicyError> {
-        let stamp = stamp(&path);
+        let stamp = Stamp::of(&path);
         let policy = Arc::new(load(&path, &|recipe| recipes(&beside(&path, recipe)))?);
         let loaded = Loaded { policy, stamp, error: None };
         Ok(PolicyFile { path, recipes, clock, loaded: Mutex::new(loaded) })
@@ -159,7 +138,7 @@ impl PolicyFile {
             return loaded;
         }
         // Taken before reading: a file written meanwhile is read again next time.
-        let stamp = stamp(&self.path);
+        let stamp = Stamp::of(&self.path);
         let settled = stamp.as_ref().is_none_or(|stamp| stamp.is_settled((self.clock)()));
         if settled && stamp != loaded.stamp {
             loaded.stamp = stamp;
@@ -190,11 +169,6 @@ impl PolicyFile {
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = path.metadata().ok()?;
-    Some(Stamp { modified: metadata.modified().ok(), bytes: metadata.len(), inode: metadata.ino() })
-}
-
 /// A path that starts at the folder of the policy's file.
 fn beside(policy: &Path, recipe: &Path) -> PathBuf {
     policy.parent().unwrap_or(Path::new("")).join(recipe)
@@ -213,6 +187,9 @@ fn load(path: &Path, recipes: CheckRecipe<'_>) -> Result<Policy, PolicyError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::stamp::SETTLED;
     use super::*;
 
     const GOOD: &str = "[[rule]]\nname = 'a'\nhold = 'wait'\n";
