@@ -27,7 +27,8 @@ pub const LABELS: &str = "/labels";
 pub const HOLD: &str = "/hold";
 
 /// `POST` to [`MACHINES`]`/{id}` + this, no body: [`MachineDetail`]. Ends a
-/// hold, and forgets the failed attempts of the machine's last run.
+/// hold, forgets the failed attempts of the machine's last run, and lets an
+/// image for it whose build failed be built again.
 pub const RELEASE: &str = "/release";
 
 /// `GET` [`MACHINES`]`/{id}` or [`RUNS`]`/{id}` + this: [`LogPage`], by

@@ -74,7 +74,8 @@ pub struct MachineHold {
 /// Let a held machine go on
 ///
 /// Ends a hold by an operator or for a doubtful identity, and forgets the failed attempts of the
-/// machine's last run, so that it is tried again.
+/// machine's last run, so that it is tried again. An image for it whose build failed is built again
+/// when a machine asks for it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     ingot machine release m-4f6c20a1")]

@@ -8,7 +8,7 @@ use super::{Controller, ControllerError, Decision};
 use crate::build::{Built, Ending, Record};
 use crate::db::machine::Machine;
 use crate::policy::{Missing, Outcome, Policy, RecipeOutcome, Rule};
-use crate::state::{HOLD_RETRY_SECS, Target, Wanted};
+use crate::state::{Target, Wanted};
 
 /// How many of its last lines the reason of a hold shows of a failed build.
 const REASON_LINES: usize = 3;
@@ -51,11 +51,8 @@ impl Controller {
             Some(status) => status.to_string(),
             None => "it is built when this machine checks in".to_owned(),
         };
-        Wanted::Hold(format!(
-            "rule {rule:?} wants {} ({configuration}); {standing}; this machine asks again every \
-             {HOLD_RETRY_SECS} s",
-            configuration.reference()
-        ))
+        let image = configuration.reference();
+        Wanted::Hold(format!("rule {rule:?} wants {image} ({configuration}); {standing}"))
     }
 
     /// Adds what recipes make for a machine with these facts to the rules that

@@ -48,7 +48,7 @@ fn an_unknown_configuration_is_built_installed_and_booted_and_the_next_machine_g
     scene.site.serve()?;
     let first = "52:54:00:1a:60:80";
     let machine = scene.site.machine("first", Firmware::Bios, first, DISK_BYTES)?.start()?;
-    machine.console().wait_for("it is being built", BOOT_PATIENCE)?;
+    machine.console().wait_for("wants built/fitted:", BOOT_PATIENCE)?;
     boots_what_was_built(&machine)?;
     drop(machine);
     let run = scene.only_run()?;
