@@ -16,6 +16,7 @@ use std::time::Duration;
 use wire::admin::UnixMs;
 use wire::{Configuration, Digest, Facts};
 
+pub(crate) use queue::OPEN_MAX;
 pub(crate) use work::{Builds, Shared};
 
 /// Makes images from recipes. The server does it with the builder and the

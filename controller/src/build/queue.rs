@@ -10,6 +10,9 @@ use wire::{Digest, MachineId};
 
 use super::Progress;
 
+/// Most builds that are asked for and not over. Whoever checks in can ask for
+/// another one by facts that it makes up.
+pub(crate) const OPEN_MAX: usize = 1000;
 /// How many of its last lines are kept of a build.
 const LINES_MAX: usize = 20;
 /// Longest of these lines, in characters.
@@ -69,9 +72,9 @@ impl fmt::Display for Status {
 }
 
 impl Queue {
-    /// Adds a build; false where it is there already.
+    /// Adds a build; false where it is there already, or too many are.
     pub fn add(&mut self, key: Digest) -> bool {
-        if self.open.contains_key(&key) {
+        if self.open.contains_key(&key) || self.open.len() >= OPEN_MAX {
             return false;
         }
         self.asked += 1;
@@ -99,7 +102,9 @@ impl Queue {
                 if build.lines.len() == LINES_MAX {
                     build.lines.pop_front();
                 }
-                build.lines.push_back(line.chars().take(LINE_CHARS_MAX).collect());
+                // They are shown on consoles.
+                let shown = line.chars().map(|c| if c.is_control() { ' ' } else { c });
+                build.lines.push_back(shown.take(LINE_CHARS_MAX).collect());
             }
         }
     }
@@ -184,12 +189,25 @@ mod tests {
         let mut queue = Queue::default();
         queue.add(KEYS[0]);
         for number in 0..100 {
-            queue.told(&KEYS[0], Progress::Line(format!("{number}{}", "x".repeat(1000))));
+            let line = format!("{number}x\u{1b}[2J\r{}", "x".repeat(1000));
+            queue.told(&KEYS[0], Progress::Line(line));
         }
         let lines = queue.lines(&KEYS[0]);
         assert_eq!(lines.len(), LINES_MAX);
         assert!(lines[0].starts_with("80x") && lines[19].starts_with("99x"));
         assert!(lines.iter().all(|line| line.chars().count() == LINE_CHARS_MAX));
+        assert!(lines[0].starts_with("80x [2J x"), "{}", lines[0]);
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_can_be_asked_for() {
+        let mut queue = Queue::default();
+        let key = |number: usize| Digest(number.to_le_bytes().repeat(4).try_into().unwrap());
+        assert!((0..OPEN_MAX).all(|number| queue.add(key(number))));
+        assert!(!queue.add(key(OPEN_MAX)));
+        assert_eq!(queue.status(&key(OPEN_MAX), Instant::now()), None);
+        queue.remove(&key(7));
+        assert!(queue.add(key(OPEN_MAX)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use wire::admin::{BuildTrace, RuleTrace};
 use wire::{Configuration, Facts};
 
 use super::{Controller, ControllerError, Decision};
-use crate::build::{Built, Ending, Record};
+use crate::build::{Built, Ending, OPEN_MAX, Record};
 use crate::db::machine::Machine;
 use crate::policy::{Missing, Outcome, Policy, RecipeOutcome, Rule};
 use crate::state::{Target, Wanted};
@@ -49,7 +49,9 @@ impl Controller {
     pub(super) fn unbuilt(&self, rule: &str, configuration: &Configuration) -> Wanted {
         let standing = match self.builds.status(&configuration.key) {
             Some(status) => status.to_string(),
-            None => "it is built when this machine checks in".to_owned(),
+            None => format!(
+                "its build is asked for when this machine checks in, while fewer than {OPEN_MAX} are"
+            ),
         };
         let image = configuration.reference();
         Wanted::Hold(format!("rule {rule:?} wants {image} ({configuration}); {standing}"))

@@ -288,7 +288,11 @@ async fn a_server_killed_amid_a_build_builds_again_and_has_nothing_half_recorded
     world.restart().await;
     let id = agent.machine.clone().unwrap();
     let why = world.controller.why(&id).await.unwrap();
-    assert!(why.order.contains("it is built when this machine checks in"), "{}", why.order);
+    assert!(
+        why.order.contains("its build is asked for when this machine checks in"),
+        "{}",
+        why.order
+    );
     assert_eq!(world.workshop.begun().len(), 1, "nobody asked for it yet");
     hold(&world.check_in(&mut agent).await);
     world.begun(2).await;
