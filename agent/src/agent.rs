@@ -1,17 +1,19 @@
 //! The loop: tell the controller who this is, do what it says, ask again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use store_remote::{Backoff, Client, FetchError, Options, Timing};
 use wire::api::{CheckIn, CheckedIn, VERSION};
-use wire::{DeployOrder, HoldOrder, Inventory, MachineId, Order, Start, Step, chain};
+use wire::{AskOrder, DeployOrder, HoldOrder, Inventory, MachineId, Order, Start, Step, chain};
 
+use crate::ask;
 use crate::choose::{ChooseError, choose, describe};
 use crate::console::printable;
 use crate::controller::{Controller, ControllerError};
 use crate::install::{InstallError, Job, install};
-use crate::inventory::{self, Candidate, Roots};
+use crate::inventory::{self, Candidate, Reached, Roots};
 use crate::report::Report;
 use crate::start::{self, Exit, LoadError};
 use crate::target::{Disk, Target};
@@ -36,8 +38,8 @@ pub struct Agent {
     pub roots: Roots,
     /// Random name of this boot.
     pub boot: String,
-    /// The card that the server is reached through.
-    pub booted: Option<String>,
+    /// How the server is reached.
+    pub reached: Reached,
     /// Where to say what happens.
     pub report: Report,
     /// How patient the store's client is.
@@ -94,9 +96,12 @@ impl Agent {
     /// Runs until there is something to leave into.
     pub fn run(&self, controller: &Controller) -> Exit {
         let mut failures = 0;
+        let mut answers = BTreeMap::new();
         loop {
-            let inventory = self.take_inventory();
-            let checked_in = self.check_in(controller, &inventory);
+            let inventory = inventory::read(&self.roots, &self.reached);
+            // Told once: the controller keeps answers, and may be told to forget them.
+            let answers_now = std::mem::take(&mut answers);
+            let checked_in = self.check_in(controller, &inventory, answers_now);
             self.report.log.set_machine(checked_in.machine.clone());
             match checked_in.order {
                 Order::Hold(hold) => self.hold(&checked_in.machine, &inventory, &hold),
@@ -106,6 +111,10 @@ impl Agent {
                         .to_owned();
                     let hold = HoldOrder { reason, retry_secs: 60 };
                     self.hold(&checked_in.machine, &inventory, &hold);
+                }
+                Order::Ask(question) => {
+                    let answer = self.ask(&question);
+                    answers.insert(question.name, answer);
                 }
                 Order::Deploy(order) => match self.obey(&checked_in.machine, &order) {
                     Ok(exit) => return exit,
@@ -121,17 +130,19 @@ impl Agent {
         }
     }
 
-    fn take_inventory(&self) -> Inventory {
-        inventory::read(&self.roots, self.booted.as_deref())
-    }
-
     /// Asks until there is an answer.
-    fn check_in(&self, controller: &Controller, inventory: &Inventory) -> CheckedIn {
+    fn check_in(
+        &self,
+        controller: &Controller,
+        inventory: &Inventory,
+        answers: BTreeMap<String, Option<String>>,
+    ) -> CheckedIn {
         let request = CheckIn {
             version: VERSION,
             boot: self.boot.clone(),
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             inventory: inventory.clone(),
+            answers,
         };
         let mut failures = 0;
         let mut last_said = String::new();
@@ -149,6 +160,18 @@ impl Agent {
             }
             self.timing().sleep(BACKOFF.delay(failures, self.timing().random()));
         }
+    }
+
+    /// Asks the person at the machine; none where nobody answers.
+    fn ask(&self, question: &AskOrder) -> Option<String> {
+        let answer = ask::ask(&self.report.console, question, self.timing());
+        let AskOrder { name, text, .. } = question;
+        self.report.say(&match (&answer, &question.default) {
+            (Some(answer), _) => format!("{text} Answered at the console: {name} is {answer}"),
+            (None, Some(default)) => format!("{text} Nobody answered: {name} is {default}"),
+            (None, None) => format!("{text} Nobody answered"),
+        });
+        answer
     }
 
     fn hold(&self, machine: &MachineId, inventory: &Inventory, hold: &HoldOrder) {

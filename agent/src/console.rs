@@ -1,9 +1,9 @@
-//! What people in front of the machine see: each line on every console.
+//! What people in front of the machine see, each line on every console, and where they type.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -30,7 +30,11 @@ impl Console {
         }
         let open = |name: &String| {
             let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
-            OpenOptions::new().write(true).custom_flags(flags).open(dev.join(name)).ok()
+            let open = |read| {
+                let mut options = OpenOptions::new();
+                options.read(read).write(true).custom_flags(flags).open(dev.join(name))
+            };
+            open(true).or_else(|_| open(false)).ok()
         };
         let mut sinks: Vec<File> = names.iter().filter_map(open).collect();
         if sinks.is_empty() {
@@ -51,8 +55,16 @@ impl Console {
             bytes.extend(printable(line).into_bytes());
             bytes.extend(b"\r\n");
         }
-        let mut sinks = self.sinks.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        sinks.retain(|sink| write_some(sink, &bytes));
+        self.sinks().retain(|sink| write_some(sink, &bytes));
+    }
+
+    /// The consoles to read from, without keeping others from writing.
+    pub fn inputs(&self) -> Vec<File> {
+        self.sinks().iter().filter_map(|sink| sink.try_clone().ok()).collect()
+    }
+
+    fn sinks(&self) -> MutexGuard<'_, Vec<File>> {
+        self.sinks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,6 +7,7 @@
 //! systems, a [`store_remote::Timing`] for clock and chance.
 
 pub mod agent;
+pub mod ask;
 pub mod boot;
 pub mod choose;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod install;
 pub mod inventory;
 pub mod modules;
 pub mod net;
+mod part;
 pub mod progress;
 pub mod receipt;
 pub mod report;

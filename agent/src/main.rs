@@ -11,8 +11,8 @@ use agent::config::Config;
 use agent::console::Console;
 use agent::controller::Controller;
 use agent::events::EventLog;
-use agent::inventory::{self, Roots};
-use agent::net::Network;
+use agent::inventory::{self, Reached, Roots};
+use agent::net::{Network, lldp};
 use agent::report::Report;
 use agent::start::{self, Exit};
 use agent::uevent::Uevents;
@@ -50,7 +50,10 @@ fn main() -> ExitCode {
 }
 
 fn print_inventory() -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(&inventory::read(&Roots::default(), None))?);
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&inventory::read(&Roots::default(), &Reached::default()))?
+    );
     Ok(())
 }
 
@@ -110,6 +113,8 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
     let report = Report { console: Arc::clone(console), log: Arc::clone(&log), timing };
     find_hardware(&roots, &report);
 
+    // From now on, as switches speak up twice a minute only.
+    let heard = lldp::listen(&roots.sys);
     let network = Arc::new(Network {
         sys: roots.sys.clone(),
         boot_mac: config.boot_mac,
@@ -118,7 +123,11 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
     });
     let up = || Ok::<_, std::convert::Infallible>(network.bring_up(&|l| report.say(l)));
     let Ok(connected) = report.step(Step::Network, |_| up());
-    let booted = Some(connected.link.name.clone());
+    let reached = Reached {
+        card: Some(connected.link.name.clone()),
+        network: connected.lease.network(),
+        heard,
+    };
     let keeper = report.clone();
     std::thread::spawn(move || network.keep(connected, |line| keeper.say(line)));
 
@@ -133,7 +142,7 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
         server: config.server,
         roots,
         boot,
-        booted,
+        reached,
         report: report.clone(),
         options: Options::default(),
     };

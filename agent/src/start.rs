@@ -5,11 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use ext4_view::{Ext4, Ext4Error, Ext4Read};
+use ext4_view::{Ext4, Ext4Error};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::system::{RebootCommand, reboot};
 use store_format::Envelope;
 
+use crate::part::Part;
 use crate::sys;
 
 /// Why an installed OS could not be loaded.
@@ -60,28 +61,6 @@ pub struct Os {
     pub initrd: Option<Vec<u8>>,
     /// The command line.
     pub cmdline: String,
-}
-
-/// Part of a disk, for reading only.
-struct Part {
-    disk: std::fs::File,
-    start: u64,
-    bytes: u64,
-}
-
-impl Ext4Read for Part {
-    fn read(
-        &mut self,
-        offset: u64,
-        buffer: &mut [u8],
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
-        let end = offset.checked_add(buffer.len() as u64);
-        if end.is_none_or(|end| end > self.bytes) {
-            return Err("the filesystem reaches past its partition".into());
-        }
-        std::os::unix::fs::FileExt::read_exact_at(&self.disk, buffer, self.start + offset)?;
-        Ok(())
-    }
 }
 
 /// Reads an installed OS from its disk; nothing is mounted, nothing written.

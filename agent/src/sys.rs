@@ -4,11 +4,11 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::mem::{size_of, zeroed};
+use std::mem::{size_of, size_of_val, zeroed};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use libc::{c_char, c_int, c_short, c_ulong, ifreq, sockaddr, sockaddr_in};
+use libc::{c_char, c_int, c_short, c_ulong, ifreq, sockaddr, sockaddr_in, sockaddr_ll, socklen_t};
 
 // linux/fs.h; not in libc.
 const BLKRRPART: c_ulong = 0x125f;
@@ -19,6 +19,10 @@ const BLKGETSIZE64: c_ulong = 0x8008_1272;
 const SIOCETHTOOL: c_ulong = 0x8946;
 const ETHTOOL_GPERMADDR: u32 = 0x20;
 const KEXEC_FILE_NO_INITRAMFS: c_ulong = 4;
+// linux/if_ether.h and linux/if_packet.h.
+const ETH_P_LLDP: u16 = 0x88cc;
+const PACKET_ADD_MEMBERSHIP: c_int = 1;
+const PACKET_MR_MULTICAST: u16 = 0;
 
 fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -154,4 +158,43 @@ pub fn permanent_mac(socket: BorrowedFd<'_>, name: &str) -> Option<[u8; 6]> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw const request) }).ok()?;
     let mac: [u8; 6] = query.data.get(..6)?.try_into().ok()?;
     (query.size == 6 && mac != [0; 6]).then_some(mac)
+}
+
+/// A socket that receives the LLDP frames of one card, by its index, without their headers.
+pub fn lldp_socket(index: c_int) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Membership {
+        index: c_int,
+        kind: u16,
+        length: u16,
+        address: [u8; 8],
+    }
+    // SAFETY: socket() takes no pointers; what it returns is ours and open.
+    let socket = unsafe {
+        let socket = libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        check(socket)?;
+        OwnedFd::from_raw_fd(socket)
+    };
+    // SAFETY: sockaddr_ll is plain data, for which all zeroes are a valid value.
+    let mut address: sockaddr_ll = unsafe { zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = ETH_P_LLDP.to_be();
+    address.sll_ifindex = index;
+    // The address that frames to the nearest bridge have (IEEE 802.1AB section 7.1).
+    let group = [0x01, 0x80, 0xc2, 0, 0, 0x0e, 0, 0];
+    let membership = Membership { index, kind: PACKET_MR_MULTICAST, length: 6, address: group };
+    // SAFETY: both calls read as many bytes as they are told, which is the size of the
+    // values that the pointers are to.
+    unsafe {
+        let bytes = size_of_val(&address) as socklen_t;
+        check(libc::bind(socket.as_raw_fd(), (&raw const address).cast(), bytes))?;
+        check(libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_ADD_MEMBERSHIP,
+            (&raw const membership).cast(),
+            size_of_val(&membership) as socklen_t,
+        ))?;
+    }
+    Ok(socket)
 }

@@ -22,6 +22,8 @@ pub enum Kind {
     Chassis,
     /// Permanent hardware address of a network card.
     Mac,
+    /// World-wide id or serial number of a disk.
+    Disk,
 }
 
 /// The kinds of which a machine has one, and what each weighs, for when two
@@ -35,6 +37,16 @@ const MAC_SHARED: i32 = 3;
 /// What it weighs that both have cards, and none in common: as much as a UUID,
 /// so that a UUID alone, which vendors have given out twice, decides nothing.
 const MAC_DISJOINT: i32 = 4;
+
+/// What a shared disk weighs: too little to decide, as disks move, and enough for doubt.
+const DISK_SHARED: i32 = 1;
+
+/// What has to speak for a machine for it to be that one; what is less, and not against
+/// it, is doubt.
+const ENOUGH: i32 = 2;
+
+/// Most disks that a machine is recognised by, the first in their order.
+const DISKS_MAX: usize = 64;
 
 /// UUIDs that boards are sold with by the thousand.
 const UUIDS_BAD: [&str; 3] = [
@@ -95,7 +107,29 @@ pub fn fingerprint(inventory: &Inventory) -> Fingerprint {
     ];
     let single = single.into_iter().filter_map(|(kind, value)| Some((kind, value?)));
     let macs = inventory.nics.iter().filter_map(|nic| mac(&nic.mac)).map(|mac| (Kind::Mac, mac));
-    single.chain(macs).map(|(kind, value)| Identifier { kind, value }).collect()
+    let disks: BTreeSet<_> = inventory.disks.iter().filter_map(disk).collect();
+    let disks = disks.into_iter().take(DISKS_MAX).map(|disk| (Kind::Disk, disk));
+    single.chain(macs).chain(disks).map(|(kind, value)| Identifier { kind, value }).collect()
+}
+
+/// Which disk it is. What can be pulled out without a tool is no part of the machine.
+fn disk(disk: &wire::Disk) -> Option<String> {
+    let fixed = !disk.removable && disk.bus != Some(wire::Bus::Usb);
+    let serial = |text: &Option<String>| clean(text).filter(|serial| is_serial(serial));
+    let told = serial(&disk.wwid).or_else(|| {
+        // QM00001 is what an emulator calls its first disk, for everybody.
+        let serial = serial(&disk.serial).filter(|serial| !serial.starts_with("qm0000"))?;
+        Some(format!("{}/{serial}", clean(&disk.model)?))
+    });
+    told.filter(|_| fixed)
+}
+
+/// The identifiers by which to look for known machines: those of a fingerprint, and its
+/// UUID in the other byte order, in which the same machine may have told it before.
+pub(crate) fn sought(fingerprint: &Fingerprint) -> Fingerprint {
+    let swapped = of(fingerprint, Kind::Uuid).filter_map(uuid_swapped);
+    let swapped = swapped.map(|value| Identifier { kind: Kind::Uuid, value });
+    fingerprint.iter().cloned().chain(swapped).collect()
 }
 
 /// Holds what was seen against machines that share an identifier with it.
@@ -107,7 +141,7 @@ pub fn recognise(seen: &Fingerprint, known: &BTreeMap<MachineId, Fingerprint>) -
     }
     let scored: Vec<_> =
         known.iter().filter_map(|(id, stored)| Some((id, score(seen, stored)?))).collect();
-    let for_it: Vec<_> = scored.iter().filter(|(_, score)| *score > 0).collect();
+    let for_it: Vec<_> = scored.iter().filter(|(_, score)| *score >= ENOUGH).collect();
     let undecided = scored.iter().filter(|(_, score)| *score >= 0);
     match for_it[..] {
         [(id, _)] => Recognised::Known((*id).clone()),
@@ -121,11 +155,11 @@ pub fn recognise(seen: &Fingerprint, known: &BTreeMap<MachineId, Fingerprint>) -
 /// How much speaks for two fingerprints being of one machine; none where they
 /// share nothing.
 fn score(seen: &Fingerprint, stored: &Fingerprint) -> Option<i32> {
-    seen.intersection(stored).next()?;
+    sought(seen).intersection(stored).next()?;
     let mut score = 0;
     for (kind, weight) in SINGLE {
         if let (Some(seen), Some(stored)) = (of(seen, kind).next(), of(stored, kind).next()) {
-            score += if seen == stored { weight } else { -weight };
+            score += if same(kind, seen, stored) { weight } else { -weight };
         }
     }
     let cards: BTreeSet<_> = of(seen, Kind::Mac).collect();
@@ -135,7 +169,15 @@ fn score(seen: &Fingerprint, stored: &Fingerprint) -> Option<i32> {
     } else if !cards.is_empty() && !stored_cards.is_empty() {
         score -= MAC_DISJOINT;
     }
+    let disks: BTreeSet<_> = of(seen, Kind::Disk).collect();
+    if of(stored, Kind::Disk).any(|disk| disks.contains(disk)) {
+        score += DISK_SHARED;
+    }
     Some(score)
+}
+
+fn same(kind: Kind, seen: &str, stored: &str) -> bool {
+    seen == stored || kind == Kind::Uuid && uuid_swapped(seen).as_deref() == Some(stored)
 }
 
 fn of(fingerprint: &Fingerprint, kind: Kind) -> impl Iterator<Item = &str> {
@@ -200,12 +242,14 @@ impl Kind {
             Kind::Board => "board",
             Kind::Chassis => "chassis",
             Kind::Mac => "mac",
+            Kind::Disk => "disk",
         }
     }
 
     /// The kind of a name.
     pub fn from_name(name: &str) -> Option<Kind> {
-        let kinds = [Kind::Uuid, Kind::Serial, Kind::Board, Kind::Chassis, Kind::Mac];
+        use Kind::{Board, Chassis, Disk, Mac, Serial, Uuid};
+        let kinds = [Uuid, Serial, Board, Chassis, Mac, Disk];
         kinds.into_iter().find(|kind| kind.name() == name)
     }
 }
@@ -217,137 +261,4 @@ impl fmt::Display for Identifier {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use wire::{Nic, System};
-
-    fn seen(text: &str) -> Fingerprint {
-        text.split_whitespace()
-            .map(|item| {
-                let (kind, value) = item.split_once(':').unwrap();
-                Identifier { kind: Kind::from_name(kind).unwrap(), value: value.into() }
-            })
-            .collect()
-    }
-
-    fn check(now: &str, stored: &[&str]) -> String {
-        let known: BTreeMap<_, _> = stored
-            .iter()
-            .enumerate()
-            .map(|(i, text)| (format!("m{i}").parse().unwrap(), seen(text)))
-            .collect();
-        match recognise(&seen(now), &known) {
-            Recognised::New => "new".into(),
-            Recognised::Known(id) => id.to_string(),
-            Recognised::Doubtful(ids) => {
-                ids.iter().map(|id| format!("{id}?")).collect::<Vec<_>>().join(" ")
-            }
-        }
-    }
-
-    #[test]
-    fn machines_are_recognised_or_told_apart_or_in_doubt() {
-        let full = "uuid:u serial:s board:b chassis:c mac:1";
-        let table: [(&str, &[&str], &str, &str); 18] = [
-            ("never seen", &[], full, "new"),
-            ("nothing in common", &[full], "uuid:v mac:2", "new"),
-            ("itself", &[full], full, "m0"),
-            ("another card", &[full], "uuid:u serial:s board:b chassis:c mac:2", "m0"),
-            ("one card more", &[full], "uuid:u serial:s board:b chassis:c mac:1 mac:2", "m0"),
-            (
-                "another UUID after an update",
-                &[full],
-                "uuid:v serial:s board:b chassis:c mac:1",
-                "m0",
-            ),
-            ("UUID not reported", &[full], "serial:s board:b chassis:c mac:1", "m0"),
-            (
-                "another board with its cards",
-                &[full],
-                "uuid:v serial:s board:d chassis:c mac:2",
-                "new",
-            ),
-            ("only a card", &["mac:1"], "mac:1", "m0"),
-            ("a card and what was not known before", &["mac:1"], "uuid:u mac:1", "m0"),
-            ("two machines with one card address", &["uuid:u mac:1"], "uuid:v mac:1", "new"),
-            (
-                "a card moved from one known machine to another",
-                &["uuid:u mac:1", "uuid:v mac:2"],
-                "uuid:v mac:1 mac:2",
-                "m1",
-            ),
-            ("one UUID in two machines, or a new card", &["uuid:u mac:1"], "uuid:u mac:2", "m0?"),
-            (
-                "the same once more, with its own record",
-                &["uuid:u mac:1", "uuid:u mac:2"],
-                "uuid:u mac:2",
-                "m1",
-            ),
-            ("the other of the two", &["uuid:u mac:1", "uuid:u mac:2"], "uuid:u mac:1", "m0"),
-            ("a third one", &["uuid:u mac:1", "uuid:u mac:2"], "uuid:u mac:3", "m0? m1?"),
-            ("cards of two machines in one", &["mac:1", "mac:2"], "mac:1 mac:2", "m0? m1?"),
-            (
-                "no card reported, one UUID in two",
-                &["uuid:u mac:1", "uuid:u mac:2"],
-                "uuid:u",
-                "m0? m1?",
-            ),
-        ];
-        for (what, stored, now, expected) in table {
-            assert_eq!(check(now, stored), expected, "{what}");
-        }
-    }
-
-    #[test]
-    fn only_what_identifies_is_taken() {
-        let inventory = |uuid: &str, serial: &str, macs: &[&str]| Inventory {
-            system: System {
-                manufacturer: Some(" Acme ".into()),
-                product: Some("X1".into()),
-                uuid: Some(uuid.into()),
-                serial: Some(serial.into()),
-                ..System::default()
-            },
-            nics: macs.iter().map(|m| Nic { mac: (*m).into(), ..Nic::default() }).collect(),
-            ..Inventory::default()
-        };
-        let names = |inventory: &Inventory| {
-            fingerprint(inventory).iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
-        let good =
-            inventory("4C4C4544-0042-3510-8052-B4C04F4E3132", "ABC123", &["52-54-00-AB-CD-EF"]);
-        assert_eq!(
-            names(&good),
-            [
-                "uuid:4c4c4544-0042-3510-8052-b4c04f4e3132",
-                "serial:acme/x1/abc123",
-                "mac:52:54:00:ab:cd:ef"
-            ]
-        );
-        for uuid in [
-            "00000000-0000-0000-0000-000000000000",
-            "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
-            "03000200-0400-0500-0006-000700080009",
-            "not a uuid",
-            "",
-        ] {
-            assert_eq!(names(&inventory(uuid, "ABC123", &[])), ["serial:acme/x1/abc123"], "{uuid}");
-        }
-        let uuid = "4c4c4544-0042-3510-8052-b4c04f4e3132";
-        for serial in ["", " ", "0", "00000000", "To Be Filled By O.E.M.", "Default string", "N/A"]
-        {
-            assert_eq!(names(&inventory(uuid, serial, &[])).len(), 1, "{serial}");
-        }
-        let macs =
-            ["00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "52:54", "x", "ö"];
-        assert_eq!(names(&inventory("", "", &macs)), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_uuid_has_two_byte_orders() {
-        let swapped = uuid_swapped("4c4c4544-0042-3510-8052-b4c04f4e3132");
-        assert_eq!(swapped.as_deref(), Some("44454c4c-4200-1035-8052-b4c04f4e3132"));
-        assert_eq!(uuid_swapped("x"), None);
-        assert_eq!(uuid_swapped("é-é-é-é-é"), None);
-    }
-}
+mod tests;

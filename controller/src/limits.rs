@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use wire::admin::LabelChange;
 use wire::api::{self, CheckIn, EventBatch};
+use wire::{AskOrder, FactValue, Inventory};
 
-/// Longest check-in, in bytes: an inventory of the largest servers takes a tenth.
-pub const CHECK_IN_BYTES_MAX: usize = 1 << 20;
+/// Longest check-in, in bytes: as many disks and devices as are believed fit in.
+pub const CHECK_IN_BYTES_MAX: usize = 4 << 20;
 /// Longest batch of events, in bytes: a thousand lines, every byte of them escaped.
 pub const EVENTS_BYTES_MAX: usize = 8 << 20;
-/// Most disks of one machine: more than any enclosure holds.
-pub const DISKS_MAX: usize = 1024;
-/// Most network cards of one machine; each is looked up when it checks in.
-pub const NICS_MAX: usize = 128;
+/// Longest text of an inventory, in bytes.
+pub const FACT_BYTES_MAX: usize = 1024;
+/// Most facts of which a machine says why it does not report them.
+pub const MISSING_MAX: usize = 256;
+/// Most answers in one check-in.
+pub const ANSWERS_MAX: usize = 32;
 /// Most labels of one machine.
 pub const LABELS_MAX: usize = 64;
 /// Longest name and value of a label, in bytes.
@@ -24,7 +27,7 @@ const NUMBER_MAX: u64 = i64::MAX.unsigned_abs();
 
 /// Why a check-in is not believed.
 pub(crate) fn check_in(asked: &CheckIn) -> Result<(), String> {
-    let CheckIn { version, boot, agent, inventory } = asked;
+    let CheckIn { version, boot, agent, inventory, answers } = asked;
     if *version != api::VERSION {
         return Err(format!(
             "the agent speaks version {version}, this controller version {}: boot the machine \
@@ -36,14 +39,82 @@ pub(crate) fn check_in(asked: &CheckIn) -> Result<(), String> {
     if agent.len() > LABEL_BYTES_MAX {
         return Err(format!("the agent's version is longer than {LABEL_BYTES_MAX} bytes"));
     }
-    let (disks, nics) = (inventory.disks.len(), inventory.nics.len());
-    if disks > DISKS_MAX {
-        return Err(format!("an inventory of {disks} disks is not believed: {DISKS_MAX} are most"));
+    check_inventory(inventory)?;
+    check_answers(answers)
+}
+
+/// What is read as JSON ends at these limits already; an inventory may come another way.
+fn check_inventory(inventory: &Inventory) -> Result<(), String> {
+    let partitions = inventory.disks.iter().map(|disk| disk.partitions.len()).max();
+    let counts = [
+        ("disks", inventory.disks.len(), Inventory::DISKS_MAX),
+        ("cards", inventory.nics.len(), Inventory::NICS_MAX),
+        ("PCI devices", inventory.pci.len(), Inventory::DEVICES_MAX),
+        ("USB devices", inventory.usb.len(), Inventory::DEVICES_MAX),
+        ("partitions on one disk", partitions.unwrap_or(0), Inventory::PARTITIONS_MAX),
+        ("words for a processor", inventory.cpu.flags.len(), Inventory::FLAGS_MAX),
+        ("facts that are missing", inventory.missing.len(), MISSING_MAX),
+    ];
+    for (what, count, max) in counts {
+        if count > max {
+            return Err(format!("an inventory of {count} {what} is not believed: {max} are most"));
+        }
     }
-    if nics > NICS_MAX {
-        return Err(format!("an inventory of {nics} cards is not believed: {NICS_MAX} are most"));
+    let too_long = |path: &str, bytes: usize| {
+        format!("{path} of {bytes} bytes is not believed: {FACT_BYTES_MAX} are most")
+    };
+    for (path, value) in inventory.facts() {
+        if let Some(bytes) = longest(&value).filter(|&bytes| bytes > FACT_BYTES_MAX) {
+            return Err(too_long(&path, bytes));
+        }
+    }
+    let bytes = |(path, why): (&String, &String)| path.len().max(why.len());
+    match inventory.missing.iter().map(bytes).max().filter(|&bytes| bytes > FACT_BYTES_MAX) {
+        Some(bytes) => Err(too_long("the reason why a fact is missing", bytes)),
+        None => Ok(()),
+    }
+}
+
+/// Bytes of the longest text in a value.
+fn longest(value: &FactValue) -> Option<usize> {
+    match value {
+        FactValue::Text(text) => Some(text.len()),
+        FactValue::List(values) => values.iter().filter_map(longest).max(),
+        FactValue::Bool(_) | FactValue::Number(_) => None,
+    }
+}
+
+fn check_answers(answers: &BTreeMap<String, Option<String>>) -> Result<(), String> {
+    if answers.len() > ANSWERS_MAX {
+        let count = answers.len();
+        return Err(format!("{count} answers at once are not believed: {ANSWERS_MAX} are most"));
+    }
+    for (question, answer) in answers {
+        if let Some(problem) = name("a question", question) {
+            return Err(problem);
+        }
+        let max = AskOrder::ANSWER_BYTES_MAX;
+        let odd = |answer: &String| answer.len() > max || answer.contains(char::is_control);
+        if answer.as_ref().is_some_and(odd) {
+            return Err(format!(
+                "the answer to {question:?} is not one line of at most {max} bytes"
+            ));
+        }
     }
     Ok(())
+}
+
+/// Why this cannot name something that is a part of a fact's path.
+pub(crate) fn name(what: &str, name: &str) -> Option<String> {
+    let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    let wrong = !first || !rest || name.len() > LABEL_BYTES_MAX;
+    wrong.then(|| {
+        format!(
+            "{name:.40?} cannot name {what}: use letters, digits, '-' and '_', beginning with a \
+             letter or digit, at most {LABEL_BYTES_MAX}"
+        )
+    })
 }
 
 /// Why a batch of events is not believed.
@@ -82,13 +153,8 @@ pub(crate) fn labels(
         labels.remove(name);
     }
     for (name, value) in &change.set {
-        let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-        if !first || !rest || name.len() > LABEL_BYTES_MAX {
-            return Err(format!(
-                "{name:?} cannot name a label: use letters, digits, '-' and '_', beginning with \
-                 a letter or digit, at most {LABEL_BYTES_MAX}"
-            ));
+        if let Some(problem) = self::name("a label", name) {
+            return Err(problem);
         }
         if value.len() > LABEL_BYTES_MAX || value.contains(char::is_control) {
             return Err(format!(

@@ -2,6 +2,7 @@
 //! first that matches decides. The file format is in `docs/policy.md`.
 
 mod file;
+pub(crate) mod question;
 mod read;
 mod stamp;
 
@@ -13,6 +14,7 @@ use wire::expr::Expr;
 use wire::{DiskChoice, Facts, Reference, Start};
 
 pub use file::{PolicyError, PolicyFile};
+pub use question::{Answers, Question};
 pub use stamp::Stamp;
 
 /// Longest policy file, in bytes.
@@ -24,6 +26,7 @@ pub const RULES_MAX: usize = 1000;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     rules: Vec<Rule>,
+    questions: Vec<Question>,
 }
 
 /// One rule.
@@ -98,14 +101,14 @@ impl Policy {
 
     /// As [`Policy::parse`], and its recipes have to be right too.
     pub fn parse_with(text: &str, recipes: CheckRecipe<'_>) -> Result<Policy, Vec<PolicyProblem>> {
-        let (rules, problems) = read::read(text, recipes);
-        if problems.is_empty() { Ok(Policy { rules }) } else { Err(problems) }
+        let (policy, problems) = read::read(text, recipes);
+        if problems.is_empty() { Ok(policy) } else { Err(problems) }
     }
 
     /// What is wrong with the text of a policy file and with its recipes.
     pub fn check(text: &str, recipes: CheckRecipe<'_>) -> PolicyCheck {
-        let (rules, problems) = read::read(text, recipes);
-        PolicyCheck { rules: rules.into_iter().map(|rule| rule.name).collect(), problems }
+        let (policy, problems) = read::read(text, recipes);
+        PolicyCheck { rules: policy.rules.into_iter().map(|rule| rule.name).collect(), problems }
     }
 
     /// The rules, in order.

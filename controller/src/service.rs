@@ -20,7 +20,7 @@ use crate::build::{BuildOptions, Builder, Builds, Plan, Shared};
 use crate::db::machine::Machine;
 use crate::db::{Connection, Db, DbError, run};
 use crate::metrics::Metrics;
-use crate::policy::{ImageOutcome, Outcome, Policy, PolicyFile, Rule};
+use crate::policy::{ImageOutcome, Outcome, Policy, PolicyFile, Question, Rule};
 use crate::state::{Changes, HOLD_RETRY_SECS, Run, Target, Wanted};
 
 pub use boot::{BootAnswer, BootClient};
@@ -90,7 +90,7 @@ impl From<sqlx::Error> for ControllerError {
 }
 
 /// What the policy says of a machine.
-enum Decision {
+enum Decision<'a> {
     /// This.
     Settled {
         /// What it wants.
@@ -98,6 +98,8 @@ enum Decision {
         /// What the log of a run that begins with it says first.
         note: Option<String>,
     },
+    /// That this has to be answered first.
+    Open(&'a Question),
     /// That it gets an image which was not made yet.
     Unbuilt {
         /// The rule that says so.
@@ -107,8 +109,8 @@ enum Decision {
     },
 }
 
-impl From<Wanted> for Decision {
-    fn from(wanted: Wanted) -> Decision {
+impl From<Wanted> for Decision<'_> {
+    fn from(wanted: Wanted) -> Self {
         Decision::Settled { wanted, note: None }
     }
 }
@@ -166,12 +168,20 @@ impl Controller {
     async fn wanted(&self, policy: &Policy, facts: &Facts) -> Result<Wanted, ControllerError> {
         Ok(match self.decide(policy, facts).await? {
             Decision::Settled { wanted, .. } => wanted,
+            Decision::Open(question) => Wanted::Hold(check_in::waits_for_answer(question)),
             Decision::Unbuilt { rule, plan } => self.unbuilt(&rule, plan.configuration()),
         })
     }
 
     /// What the policy says of a machine with these facts.
-    async fn decide(&self, policy: &Policy, facts: &Facts) -> Result<Decision, ControllerError> {
+    async fn decide<'a>(
+        &self,
+        policy: &'a Policy,
+        facts: &Facts,
+    ) -> Result<Decision<'a>, ControllerError> {
+        if let Some(question) = policy.unanswered(facts) {
+            return Ok(Decision::Open(question));
+        }
         let Some(rule) = policy.decide(facts) else {
             let reason = "no rule of the policy matches this machine: `ingot policy why` tells \
                           which facts it was held against";

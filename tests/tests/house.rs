@@ -253,7 +253,7 @@ fn every_public_format_has_its_page() {
         "agent",
         "boot-assets",
         "boot",
-        "chunk-frame",
+        "frame",
         "chunk-table",
         "cli",
         "envelope",

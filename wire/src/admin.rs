@@ -27,8 +27,9 @@ pub const LABELS: &str = "/labels";
 pub const HOLD: &str = "/hold";
 
 /// `POST` to [`MACHINES`]`/{id}` + this, no body: [`MachineDetail`]. Ends a
-/// hold, forgets the failed attempts of the machine's last run, and lets an
-/// image for it whose build failed be built again.
+/// hold, forgets the failed attempts of the machine's last run and what was
+/// answered at its console, and lets an image for it whose build failed be
+/// built again.
 pub const RELEASE: &str = "/release";
 
 /// `GET` [`MACHINES`]`/{id}` or [`RUNS`]`/{id}` + this: [`LogPage`], by
@@ -164,14 +165,54 @@ pub struct MachineDetail {
     pub held: Option<String>,
     /// Its last inventory.
     pub inventory: Inventory,
-    /// What the policy is held against: the facts of that inventory and the labels.
+    /// What the policy is held against: the facts of that inventory, the labels and the answers.
     pub facts: Facts,
+    /// What was answered at its console, by the names of the questions.
+    #[serde(default)]
+    pub answers: BTreeMap<String, Answer>,
     /// What it is recognised by, as `kind:value`.
     pub identifiers: Vec<String>,
     /// Version of the agent that checked in last.
     pub agent: String,
     /// Its latest runs, newest first.
     pub runs: Vec<RunSummary>,
+}
+
+/// The answer to a question of the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// What was answered.
+    pub value: String,
+    /// By whom.
+    pub source: AnswerSource,
+    /// When.
+    pub at: UnixMs,
+}
+
+/// Who answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnswerSource {
+    /// The person at the machine's console.
+    Console,
+    /// Nobody did in time: the question's default.
+    Default,
+    /// From a newer controller.
+    #[serde(other)]
+    Unknown,
+}
+
+/// How a question of the policy stands for one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuestionTrace {
+    /// Its name.
+    pub name: String,
+    /// The question in words.
+    pub text: String,
+    /// Whether the machine is one of those that it is for.
+    pub asked: bool,
+    /// The answer, once there is one.
+    pub answer: Option<Answer>,
 }
 
 /// Labels to set and to take away.
@@ -334,6 +375,9 @@ pub struct Why {
     pub machine: MachineId,
     /// Every rule, in order.
     pub rules: Vec<RuleTrace>,
+    /// Every question, in order.
+    #[serde(default)]
+    pub questions: Vec<QuestionTrace>,
     /// The rule that decides: the first that matches.
     pub winner: Option<String>,
     /// What the machine is told, in words, with all that the policy does not

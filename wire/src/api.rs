@@ -3,6 +3,8 @@
 //! All bodies are JSON unless said otherwise. An error is a status of 4xx or
 //! 5xx with [`ErrorBody`].
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Event, Inventory, MachineId, Order};
@@ -36,6 +38,10 @@ pub struct CheckIn {
     pub agent: String,
     /// The machine.
     pub inventory: Inventory,
+    /// What was answered since the last check-in, by the names of the questions
+    /// ([`Order::Ask`]); null where nobody answered in time.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<String, Option<String>>,
 }
 
 /// The controller's answer to [`CheckIn`].

@@ -58,6 +58,8 @@ enum Test {
     Greater(u64),
     AtLeast(u64),
     In(Vec<FactValue>),
+    /// Both ends within.
+    Within(u64, u64),
     Like(String),
 }
 
@@ -133,6 +135,12 @@ impl Expr {
         self.root.holds(facts, &mut |_, _| {})
     }
 
+    /// Whether the facts match while some are open, known only later; none where that
+    /// depends on them.
+    pub fn matches_without(&self, facts: &Facts, open: &dyn Fn(&str) -> bool) -> Option<bool> {
+        self.root.holds_without(facts, open)
+    }
+
     /// The paths of the facts that it depends on, in the order of the text.
     pub fn paths(&self) -> Vec<&str> {
         self.comparisons().into_iter().map(|comparison| comparison.path.as_str()).collect()
@@ -172,6 +180,34 @@ impl Node {
         }
     }
 
+    /// The logic of three values: none is "not known yet".
+    fn holds_without(&self, facts: &Facts, open: &dyn Fn(&str) -> bool) -> Option<bool> {
+        let held = |nodes: &[Node]| -> Vec<_> {
+            nodes.iter().map(|node| node.holds_without(facts, open)).collect()
+        };
+        match self {
+            Node::All(nodes) => {
+                let held = held(nodes);
+                if held.contains(&Some(false)) {
+                    Some(false)
+                } else {
+                    held.into_iter().collect::<Option<Vec<_>>>().map(|_| true)
+                }
+            }
+            Node::Any(nodes) => {
+                let held = held(nodes);
+                if held.contains(&Some(true)) {
+                    Some(true)
+                } else {
+                    held.into_iter().collect::<Option<Vec<_>>>().map(|_| false)
+                }
+            }
+            Node::Not(node) => node.holds_without(facts, open).map(|held| !held),
+            Node::Compare(comparison) if open(&comparison.path) => None,
+            Node::Compare(_) => Some(self.holds(facts, &mut |_, _| {})),
+        }
+    }
+
     fn collect<'a>(&'a self, found: &mut Vec<&'a Comparison>) {
         match self {
             Node::All(nodes) | Node::Any(nodes) => nodes.iter().for_each(|n| n.collect(found)),
@@ -199,6 +235,7 @@ impl Test {
             Test::Greater(limit) => number(u64::gt, limit),
             Test::AtLeast(limit) => number(u64::ge, limit),
             Test::In(wanted) => wanted.contains(value),
+            Test::Within(least, most) => number(u64::ge, least) && number(u64::le, most),
             Test::Like(glob) => matches!(value, FactValue::Text(text) if like(glob, text)),
         }
     }

@@ -1,190 +1,11 @@
-//! What a machine is: its inventory, and the facts that policy matches on.
+//! What policy matches on: paths and values.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Receipt, ReceiptState};
-
-/// Everything that an agent can tell of its machine. What a machine cannot
-/// tell is `None`, never a failure.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Inventory {
-    /// Manufacturer, model and the numbers written into the machine.
-    pub system: System,
-    /// Processors.
-    pub cpu: Cpu,
-    /// Memory.
-    pub memory: Memory,
-    /// Firmware.
-    pub firmware: Firmware,
-    /// Disks, in the order of their kernel names.
-    pub disks: Vec<Disk>,
-    /// Network cards, in the order of their kernel names.
-    pub nics: Vec<Nic>,
-}
-
-/// Manufacturer, model and serial numbers (SMBIOS types 1 to 3).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct System {
-    /// Who made it.
-    pub manufacturer: Option<String>,
-    /// What they call it.
-    pub product: Option<String>,
-    /// Serial number of the system.
-    pub serial: Option<String>,
-    /// SMBIOS UUID as the kernel prints it, lower case.
-    pub uuid: Option<String>,
-    /// Serial number of the main board.
-    pub board_serial: Option<String>,
-    /// Serial number of the chassis.
-    pub chassis_serial: Option<String>,
-    /// Asset tag of the chassis.
-    pub asset_tag: Option<String>,
-}
-
-/// Processors.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Cpu {
-    /// As `/proc/cpuinfo` has it: `GenuineIntel`, `AuthenticAMD`.
-    pub vendor: Option<String>,
-    /// Model name.
-    pub model: Option<String>,
-    /// Logical processors.
-    pub count: Option<u32>,
-    /// Architecture: `x86_64`.
-    pub arch: Option<String>,
-}
-
-/// Memory.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Memory {
-    /// What the kernel can use, in bytes.
-    pub usable_bytes: Option<u64>,
-}
-
-/// Firmware.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Firmware {
-    /// How the machine was booted.
-    pub kind: Option<FirmwareKind>,
-    /// Who wrote it.
-    pub vendor: Option<String>,
-    /// Its version.
-    pub version: Option<String>,
-    /// Whether Secure Boot was enforced.
-    pub secure_boot: Option<bool>,
-}
-
-/// How a machine was booted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FirmwareKind {
-    /// PC BIOS.
-    Bios,
-    /// UEFI.
-    Uefi,
-    /// From a newer agent.
-    #[serde(other)]
-    Unknown,
-}
-
-/// One disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Disk {
-    /// Kernel name (`vda`): may change from boot to boot, for people only.
-    pub name: String,
-    /// Size in bytes.
-    pub size_bytes: u64,
-    /// Logical sector size in bytes.
-    pub sector_bytes: u32,
-    /// Model.
-    pub model: Option<String>,
-    /// Serial number.
-    pub serial: Option<String>,
-    /// World-wide id.
-    pub wwid: Option<String>,
-    /// How it is attached.
-    pub bus: Option<Bus>,
-    /// Whether it spins.
-    pub rotational: Option<bool>,
-    /// Whether a person can pull it out.
-    pub removable: bool,
-    /// Whether it refuses writes.
-    pub read_only: bool,
-    /// What is installed on it, where we installed it.
-    pub receipt: Option<Receipt>,
-}
-
-impl Disk {
-    /// What tells this disk from every other: its world-wide id or serial number.
-    pub fn identity(&self) -> Option<&str> {
-        self.wwid.as_deref().or(self.serial.as_deref())
-    }
-
-    /// Why this disk does not count as installed with an image; `None` where it does.
-    pub fn not_installed(&self, image: Digest) -> Option<String> {
-        let Some(receipt) = &self.receipt else {
-            return Some("the disk has no receipt".to_owned());
-        };
-        if receipt.state != ReceiptState::Installed {
-            return Some("an earlier installation did not finish".to_owned());
-        }
-        if receipt.image != image {
-            return Some(format!("the disk has {} ({})", receipt.reference, receipt.image.short()));
-        }
-        if receipt.disk.as_deref() != self.identity() || receipt.disk_bytes != self.size_bytes {
-            return Some("the receipt was written to another disk".to_owned());
-        }
-        None
-    }
-}
-
-/// How a disk is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Bus {
-    /// NVM Express.
-    Nvme,
-    /// SCSI or SAS.
-    Scsi,
-    /// ATA or SATA.
-    Ata,
-    /// virtio.
-    Virtio,
-    /// USB.
-    Usb,
-    /// SD or eMMC.
-    Mmc,
-    /// Something else, or from a newer agent.
-    #[serde(other)]
-    Other,
-}
-
-/// One network card.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Nic {
-    /// Kernel name.
-    pub name: String,
-    /// Permanent hardware address, lower case with colons.
-    pub mac: String,
-    /// Kernel driver.
-    pub driver: Option<String>,
-    /// Whether it has a link.
-    pub link: Option<bool>,
-    /// Speed in Mbit/s.
-    pub speed_mbit: Option<u32>,
-    /// Whether the agent reached the controller through it.
-    pub booted: bool,
-}
+use crate::{Disk, Inventory, Nic, ReceiptState};
 
 /// The value of one fact.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -225,41 +46,46 @@ impl Inventory {
     /// The facts of this inventory, by path.
     pub fn facts(&self) -> Facts {
         let mut facts = FactSink(Facts::new());
-        let Inventory { system, cpu, memory, firmware, disks, nics } = self;
+        let Inventory { system, cpu, memory, firmware, tpm, network, .. } = self;
         facts.text("system.manufacturer", &system.manufacturer);
         facts.text("system.product", &system.product);
+        facts.text("system.family", &system.family);
+        facts.text("system.sku", &system.sku);
         facts.text("system.serial", &system.serial);
         facts.text("system.uuid", &system.uuid);
+        facts.text("system.board-product", &system.board_product);
         facts.text("system.board-serial", &system.board_serial);
+        facts.text("system.chassis-kind", &system.chassis_kind);
         facts.text("system.chassis-serial", &system.chassis_serial);
         facts.text("system.asset-tag", &system.asset_tag);
+        facts.text("system.slot", &system.slot);
+        facts.text("system.enclosure-serial", &system.enclosure_serial);
+        facts.put("system.virtual", system.is_virtual.map(FactValue::Bool));
         facts.text("cpu.vendor", &cpu.vendor);
         facts.text("cpu.model", &cpu.model);
+        facts.number("cpu.family", cpu.family);
+        facts.number("cpu.model-number", cpu.model_number);
+        facts.number("cpu.stepping", cpu.stepping);
         facts.number("cpu.count", cpu.count.map(u64::from));
         facts.text("cpu.arch", &cpu.arch);
+        facts.texts("cpu.flags", cpu.flags.iter().map(Some));
         facts.number("memory.usable", memory.usable_bytes);
+        facts.number("memory.fitted", memory.fitted_bytes);
         facts.word("firmware.kind", firmware.kind);
         facts.text("firmware.vendor", &firmware.vendor);
         facts.text("firmware.version", &firmware.version);
         facts.put("firmware.secure-boot", firmware.secure_boot.map(FactValue::Bool));
-        facts.number("disk.count", Some(disks.len() as u64));
-        facts.list("disk.size", disks.iter().map(|d| Some(FactValue::Number(d.size_bytes))));
-        facts.list(
-            "disk.sector",
-            disks.iter().map(|d| Some(FactValue::Number(d.sector_bytes.into()))),
-        );
-        facts.list("disk.model", disks.iter().map(|d| d.model.clone().map(FactValue::Text)));
-        facts.list("disk.serial", disks.iter().map(|d| d.serial.clone().map(FactValue::Text)));
-        facts.list("disk.wwid", disks.iter().map(|d| d.wwid.clone().map(FactValue::Text)));
-        facts.list("disk.bus", disks.iter().map(|d| word(d.bus)));
-        facts.list("disk.rotational", disks.iter().map(|d| d.rotational.map(FactValue::Bool)));
-        facts.number("nic.count", Some(nics.len() as u64));
-        facts.list("nic.mac", nics.iter().map(|n| Some(FactValue::Text(n.mac.clone()))));
-        facts.list("nic.driver", nics.iter().map(|n| n.driver.clone().map(FactValue::Text)));
-        facts.list(
-            "nic.speed-mbit",
-            nics.iter().map(|n| n.speed_mbit.map(|s| FactValue::Number(s.into()))),
-        );
+        facts.put("tpm.present", tpm.present.map(FactValue::Bool));
+        facts.text("tpm.version", &tpm.version);
+        facts.text("network.subnet", &network.subnet);
+        facts.text("network.relay", &network.relay);
+        facts.text("network.dhcp-server", &network.dhcp_server);
+        facts.disks(&self.disks);
+        facts.nics(&self.nics);
+        for (name, devices) in [("pci", &self.pci), ("usb", &self.usb)] {
+            let modalias = devices.iter().map(|device| Some(&device.modalias));
+            facts.texts(&format!("{name}.modalias"), modalias);
+        }
         facts.0
     }
 }
@@ -273,6 +99,42 @@ impl FactSink {
         }
     }
 
+    fn disks(&mut self, disks: &[Disk]) {
+        self.number("disk.count", Some(disks.len() as u64));
+        self.numbers("disk.size", disks.iter().map(|d| Some(d.size_bytes)));
+        self.numbers("disk.sector", disks.iter().map(|d| Some(d.sector_bytes.into())));
+        let physical = disks.iter().map(|d| d.physical_sector_bytes.map(u64::from));
+        self.numbers("disk.physical-sector", physical);
+        self.texts("disk.model", disks.iter().map(|d| d.model.as_ref()));
+        self.texts("disk.serial", disks.iter().map(|d| d.serial.as_ref()));
+        self.texts("disk.wwid", disks.iter().map(|d| d.wwid.as_ref()));
+        self.list("disk.bus", disks.iter().map(|d| word(d.bus)));
+        self.list("disk.rotational", disks.iter().map(|d| d.rotational.map(FactValue::Bool)));
+        self.list("disk.removable", disks.iter().map(|d| Some(FactValue::Bool(d.removable))));
+        self.texts("disk.table", disks.iter().map(|d| d.table.as_ref()));
+        let partitions = disks.iter().flat_map(|d| &d.partitions);
+        self.texts("disk.partition-type", partitions.map(|p| Some(&p.kind)));
+        self.texts("disk.os", disks.iter().map(|d| d.os.as_ref().map(|os| &os.id)));
+        let versions = disks.iter().map(|d| d.os.as_ref()?.version.as_ref());
+        self.texts("disk.os-version", versions);
+        let receipts = disks.iter().filter_map(|d| d.receipt.as_ref());
+        let installed = receipts.filter(|r| r.state == ReceiptState::Installed);
+        self.list("disk.image", installed.map(|r| Some(FactValue::Text(r.reference.to_string()))));
+    }
+
+    fn nics(&mut self, nics: &[Nic]) {
+        self.number("nic.count", Some(nics.len() as u64));
+        self.texts("nic.mac", nics.iter().map(|n| Some(&n.mac)));
+        self.texts("nic.driver", nics.iter().map(|n| n.driver.as_ref()));
+        self.texts("nic.bus-id", nics.iter().map(|n| n.bus_id.as_ref()));
+        self.list("nic.link", nics.iter().map(|n| n.link.map(FactValue::Bool)));
+        self.numbers("nic.speed-mbit", nics.iter().map(|n| n.speed_mbit.map(u64::from)));
+        let neighbours = || nics.iter().filter_map(|n| n.neighbour.as_ref());
+        self.texts("lldp.chassis", neighbours().map(|n| Some(&n.chassis)));
+        self.texts("lldp.port", neighbours().map(|n| Some(&n.port)));
+        self.texts("lldp.system", neighbours().map(|n| n.system.as_ref()));
+    }
+
     fn text(&mut self, path: &str, value: &Option<String>) {
         self.put(path, value.clone().map(FactValue::Text));
     }
@@ -283,6 +145,14 @@ impl FactSink {
 
     fn word(&mut self, path: &str, value: Option<impl Serialize>) {
         self.put(path, word(value));
+    }
+
+    fn texts<'a>(&mut self, path: &str, values: impl Iterator<Item = Option<&'a String>>) {
+        self.list(path, values.map(|text| Some(FactValue::Text(text?.clone()))));
+    }
+
+    fn numbers(&mut self, path: &str, values: impl Iterator<Item = Option<u64>>) {
+        self.list(path, values.map(|number| Some(FactValue::Number(number?))));
     }
 
     fn list(&mut self, path: &str, values: impl Iterator<Item = Option<FactValue>>) {
@@ -304,6 +174,7 @@ fn word(value: Option<impl Serialize>) -> Option<FactValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Bus, Firmware, FirmwareKind};
 
     #[test]
     fn an_empty_inventory_reports_only_that_it_has_nothing() {
@@ -325,12 +196,5 @@ mod tests {
         assert_eq!(facts["disk.size"].to_string(), "[1, 2]");
         assert_eq!(facts["disk.bus"].to_string(), r#"["nvme", "usb"]"#);
         assert_eq!(facts["firmware.kind"].to_string(), r#""uefi""#);
-    }
-
-    #[test]
-    fn an_inventory_of_a_newer_agent_is_read() {
-        let newer = r#"{"cpu":{"count":2,"dies":1},"disks":[{"name":"x","bus":"cxl"}],"gpu":[]}"#;
-        let inventory: Inventory = serde_json::from_str(newer).unwrap();
-        assert_eq!(inventory.disks[0].bus, Some(Bus::Other));
     }
 }

@@ -13,6 +13,7 @@ mod event;
 pub mod expr;
 mod fact;
 mod id;
+mod inventory;
 mod order;
 mod receipt;
 mod reference;
@@ -21,10 +22,12 @@ pub use chain::chain;
 pub use configuration::Configuration;
 pub use digest::{Digest, DigestError};
 pub use event::{Event, EventKind, Outcome, Step};
-pub use fact::{
-    Bus, Cpu, Disk, FactValue, Facts, Firmware, FirmwareKind, Inventory, Memory, Nic, System,
-};
+pub use fact::{FactValue, Facts};
 pub use id::{IdError, MachineId, RunId};
-pub use order::{DeployOrder, DiskChoice, HoldOrder, Order, Start};
+pub use inventory::{
+    Bus, Cpu, Device, Disk, Firmware, FirmwareKind, Inventory, Memory, Neighbour, Network, Nic, Os,
+    Partition, System, Tpm,
+};
+pub use order::{AskOrder, DeployOrder, DiskChoice, HoldOrder, Order, Start};
 pub use receipt::{Receipt, ReceiptState};
 pub use reference::{Reference, ReferenceError};

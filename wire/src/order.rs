@@ -2,11 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::fact::{Bus, Disk};
-use crate::{Digest, Reference, RunId};
+use crate::{Bus, Digest, Disk, Reference, RunId};
 
 /// The controller's answer to a machine that checked in.
-#[expect(clippy::large_enum_variant, reason = "there is one per check-in")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "kebab-case")]
 pub enum Order {
@@ -15,9 +13,47 @@ pub enum Order {
     /// Run this image: start it where the receipt on the disk says that it is
     /// installed, install it first where not.
     Deploy(DeployOrder),
+    /// Ask the person at the machine, and check in again with the answer.
+    Ask(AskOrder),
     /// From a newer controller: hold and say so.
     #[serde(other)]
     Unknown,
+}
+
+/// A question for the person at the machine, who need not be there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskOrder {
+    /// Which question: the answer becomes the fact `answer.NAME`.
+    pub name: String,
+    /// The question in words.
+    pub text: String,
+    /// What may be answered; any text of at most [`AskOrder::ANSWER_BYTES_MAX`] where empty.
+    pub choices: Vec<String>,
+    /// What is taken where nobody answers; absent where the machine then waits.
+    pub default: Option<String>,
+    /// Seconds to wait for an answer.
+    pub wait_secs: u32,
+}
+
+impl AskOrder {
+    /// Longest answer, in bytes: as long as the value of a label.
+    pub const ANSWER_BYTES_MAX: usize = 255;
+
+    /// The answer that a line means: a choice, its number, or the default by an empty line;
+    /// `None` where it is no answer.
+    pub fn answer(&self, line: &str) -> Option<String> {
+        let line = line.trim();
+        if line.is_empty() {
+            return self.default.clone();
+        }
+        let fits = line.len() <= AskOrder::ANSWER_BYTES_MAX && !line.contains(char::is_control);
+        if self.choices.is_empty() {
+            return fits.then(|| line.to_owned());
+        }
+        let named = self.choices.iter().find(|choice| choice.eq_ignore_ascii_case(line));
+        let counted = || self.choices.get(line.parse::<usize>().ok()?.checked_sub(1)?);
+        named.or_else(counted).cloned()
+    }
 }
 
 /// Why a machine waits, in words for the person in front of it.
@@ -115,4 +151,45 @@ pub enum Start {
     /// From a newer controller: as `Reboot`.
     #[serde(other)]
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_named_or_counted_and_nothing_else_is_an_answer() {
+        let choices = |choices: &[&str]| choices.iter().map(|c| (*c).to_owned()).collect();
+        let mut ask = AskOrder {
+            name: "role".into(),
+            text: "What for?".into(),
+            choices: choices(&["db", "Web"]),
+            default: None,
+            wait_secs: 60,
+        };
+        let answer = |ask: &AskOrder, line: &str| ask.answer(line);
+        for (line, expected) in
+            [(" db ", "db"), ("WEB", "Web"), ("1", "db"), ("2", "Web"), ("+2", "Web")]
+        {
+            assert_eq!(answer(&ask, line).as_deref(), Some(expected), "{line}");
+        }
+        for line in ["", " ", "0", "3", "-1", "d", "web db", "99999999999999999999999"] {
+            assert_eq!(answer(&ask, line), None, "{line}");
+        }
+        ask.default = Some("db".into());
+        assert_eq!(answer(&ask, "  ").as_deref(), Some("db"));
+        // A choice that is a number is that one, wherever it stands.
+        ask.choices = choices(&["2", "1"]);
+        assert_eq!(answer(&ask, "1").as_deref(), Some("1"));
+        ask.choices.clear();
+        assert_eq!(answer(&ask, " rack 7 ").as_deref(), Some("rack 7"));
+        assert_eq!(answer(&ask, "a\u{1b}[2J"), None);
+        assert_eq!(answer(&ask, &"x".repeat(256)), None);
+    }
+
+    #[test]
+    fn an_order_of_a_newer_controller_is_unknown() {
+        let order: Order = serde_json::from_str(r#"{"order":"dance","tempo":3}"#).unwrap();
+        assert_eq!(order, Order::Unknown);
+    }
 }

@@ -68,6 +68,7 @@ fn candidate(roots: &Roots, name: &str, busy: &HashSet<String>) -> Option<Candid
         name: name.to_owned(),
         size_bytes,
         sector_bytes: number(&folder.join("queue/logical_block_size")).unwrap_or(512),
+        physical_sector_bytes: number(&folder.join("queue/physical_block_size")),
         model: inscribed(&folder.join("device/model"))
             .or_else(|| inscribed(&folder.join("device/name"))),
         serial: serial(&folder),
@@ -76,7 +77,7 @@ fn candidate(roots: &Roots, name: &str, busy: &HashSet<String>) -> Option<Candid
         rotational: flag(&folder.join("queue/rotational")),
         removable: flag(&folder.join("removable")) == Some(true),
         read_only: flag(&folder.join("ro")) == Some(true),
-        receipt: None,
+        ..Disk::default()
     };
     let zeroes = number::<u64>(&folder.join("queue/write_zeroes_max_bytes")).unwrap_or(0) > 0;
     let used_by = used_by(&folder, name, busy);
@@ -95,13 +96,14 @@ fn serial(folder: &Path) -> Option<String> {
 fn unit_serial(path: &Path) -> Option<String> {
     let page = fs::read(path).ok()?;
     let text = String::from_utf8_lossy(page.get(4..)?).trim_matches(['\0', ' ']).to_owned();
+    let text = super::short(&text);
     (!super::is_placeholder(&text)).then_some(text)
 }
 
 fn wwid(folder: &Path) -> Option<String> {
     let text = text(&folder.join("wwid")).or_else(|| text(&folder.join("device/wwid")))?;
     // Parts may be padded with blanks: "t10.ATA     QEMU HARDDISK   …".
-    Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    Some(super::short(&text.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
 /// By the path of the device through its controllers.
@@ -221,6 +223,7 @@ mod tests {
                 ("dev", "254:0\n"),
                 ("serial", "disk-1\n"),
                 ("queue/logical_block_size", "512\n"),
+                ("queue/physical_block_size", "4096\n"),
                 ("queue/rotational", "1\n"),
                 ("queue/write_zeroes_max_bytes", "1048576\n"),
                 ("removable", "0\n"),
@@ -251,6 +254,7 @@ mod tests {
         assert_eq!(names, ["sdb", "vda"]);
         let (stick, virtio) = (&found[0], &found[1]);
         assert_eq!(virtio.disk.size_bytes, 4 << 30);
+        assert_eq!(virtio.disk.physical_sector_bytes, Some(4096));
         assert_eq!(virtio.disk.bus, Some(Bus::Virtio));
         assert_eq!(virtio.disk.serial.as_deref(), Some("disk-1"));
         assert_eq!(virtio.disk.rotational, Some(true));

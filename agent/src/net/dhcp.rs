@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use smoltcp::wire::{DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress};
+use wire::Network;
 
 /// An address, for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +18,23 @@ pub struct Lease {
     pub router: Option<Ipv4Addr>,
     /// The server that gave it.
     pub server: Option<Ipv4Addr>,
+    /// The relay that the answer came through.
+    pub relay: Option<Ipv4Addr>,
     /// How long it is ours.
     pub duration: Duration,
+}
+
+impl Lease {
+    /// Where in the network a machine with this lease is.
+    pub fn network(&self) -> Network {
+        let bits = u32::from(self.mask);
+        let subnet = Ipv4Addr::from(u32::from(self.ip) & bits);
+        Network {
+            subnet: Some(format!("{subnet}/{}", bits.leading_ones())),
+            relay: self.relay.map(|relay| relay.to_string()),
+            dhcp_server: self.server.map(|server| server.to_string()),
+        }
+    }
 }
 
 /// What an answer means.
@@ -179,6 +195,7 @@ impl Client {
             mask: message.subnet_mask.unwrap_or(Ipv4Addr::new(255, 255, 255, 0)),
             router: message.router.filter(|router| !router.is_unspecified()),
             server: message.server_identifier,
+            relay: Some(message.relay_agent_ip).filter(|relay| !relay.is_unspecified()),
             duration: duration.unwrap_or(DURATION_DEFAULT).max(DURATION_MIN),
         };
         let usable = !lease.ip.is_unspecified() && !lease.ip.is_broadcast();
@@ -213,7 +230,7 @@ mod tests {
             server_ip: nobody,
             router: Some(Ipv4Addr::new(10, 0, 0, 1)),
             subnet_mask: Some(Ipv4Addr::new(255, 255, 0, 0)),
-            relay_agent_ip: nobody,
+            relay_agent_ip: Ipv4Addr::new(10, 0, 9, 1),
             broadcast: true,
             requested_ip: None,
             client_identifier: None,
@@ -251,8 +268,15 @@ mod tests {
             mask: Ipv4Addr::new(255, 255, 0, 0),
             router: Some(Ipv4Addr::new(10, 0, 0, 1)),
             server: Some(server),
+            relay: Some(Ipv4Addr::new(10, 0, 9, 1)),
             duration: Duration::from_secs(7200),
         };
+        let place = Network {
+            subnet: Some("10.0.0.0/16".into()),
+            relay: Some("10.0.9.1".into()),
+            dhcp_server: Some("10.0.0.2".into()),
+        };
+        assert_eq!(lease.network(), place);
         let ack = reply(DhcpMessageType::Ack, 7, 9);
         assert_eq!(client.handle(&ack, start), Answer::Leased(lease));
     }
@@ -265,6 +289,7 @@ mod tests {
             mask: Ipv4Addr::BROADCAST,
             router: None,
             server: None,
+            relay: None,
             duration: DURATION_MIN,
         };
         let mut client = Client::confirm(MAC, now, 7, lease.clone());

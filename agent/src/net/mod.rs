@@ -1,6 +1,7 @@
 //! Getting onto the network: all cards at once, the one that booted first.
 
 pub mod dhcp;
+pub mod lldp;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, ToSocketAddrs, UdpSocket};
@@ -347,6 +348,7 @@ mod tests {
                 mask: Ipv4Addr::new(255, 255, 255, 0),
                 router: None,
                 server: None,
+                relay: None,
                 duration: Duration::from_secs(600),
             };
             (link, lease)

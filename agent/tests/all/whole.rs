@@ -1,19 +1,25 @@
 //! The agent's loop against a controller in the same process: hold, deploy,
 //! start, and the second time nothing.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::support::server::Fault;
 use crate::support::{Sample, Server, machine, order, report, sample};
 use agent::agent::Agent;
+use agent::console::Console;
 use agent::controller::Controller;
-use agent::inventory::Roots;
+use agent::inventory::{Reached, Roots};
+use agent::report::Report;
 use agent::start::Exit;
 use store_remote::Options;
 use wire::api::{CHECK_IN, CheckIn, CheckedIn, EventBatch, EventsSeen};
-use wire::{Event, EventKind, HoldOrder, Order, Outcome, Receipt, Start, Step};
+use wire::{AskOrder, Event, EventKind, HoldOrder, Order, Outcome, Receipt, Start, Step};
 
 /// What a controller heard.
 #[derive(Default)]
@@ -75,7 +81,12 @@ fn boot(server: &Server, roots: &Roots) -> (Exit, String) {
 /// The same, with a store that the agent believes to be elsewhere.
 fn boot_with(server: &Server, store: &str, roots: &Roots) -> (Exit, String) {
     let console = tempfile::NamedTempFile::new().unwrap();
-    let report = report(console.path());
+    let exit = boot_at(server, store, roots, report(console.path()));
+    (exit, fs::read_to_string(console.path()).unwrap())
+}
+
+/// The same, with consoles of its own.
+fn boot_at(server: &Server, store: &str, roots: &Roots, report: Report) -> Exit {
     let sender = report.clone();
     let base = server.base.clone();
     std::thread::spawn(move || {
@@ -86,12 +97,11 @@ fn boot_with(server: &Server, store: &str, roots: &Roots) -> (Exit, String) {
         server: store.to_owned(),
         roots: roots.clone(),
         boot: "boot".into(),
-        booted: None,
+        reached: Reached::default(),
         report,
         options: Options { tries: 2, ..Options::default() },
     };
-    let exit = agent.run(&Controller::new(&server.base));
-    (exit, fs::read_to_string(console.path()).unwrap())
+    agent.run(&Controller::new(&server.base))
 }
 
 fn deploy(sample: &Sample, start: Start) -> Order {
@@ -147,6 +157,51 @@ fn holds_installs_leaves_and_the_next_time_only_leaves() {
     assert_eq!(skipped, steps[..4]);
     let receipt: Receipt = heard.check_ins[0].inventory.disks[0].receipt.clone().unwrap();
     assert_eq!((receipt.image, receipt.machine), (sample.digest(), machine()));
+}
+
+#[test]
+fn a_question_is_put_to_the_person_and_the_answer_is_told_once() {
+    let sample = sample(512, 1);
+    let server = Server::start(&[&sample]);
+    let root = tempfile::tempdir().unwrap();
+    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    let ask = |name: &str| {
+        Order::Ask(AskOrder {
+            name: name.into(),
+            text: format!("Which {name}?"),
+            choices: vec!["db".into(), "web".into()],
+            default: None,
+            wait_secs: 3,
+        })
+    };
+    let orders = vec![ask("role"), ask("size"), hold(), deploy(&sample, Start::PowerOff)];
+    let heard = controller(&server, orders);
+    // Somebody types something else, then an answer, and goes.
+    let (ours, mut person) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    person.write_all(b"cache\n2\n").unwrap();
+    let shown = tempfile::NamedTempFile::new().unwrap();
+    let sink = fs::File::options().append(true).open(shown.path()).unwrap();
+    let console = Arc::new(Console::to(vec![sink, fs::File::from(OwnedFd::from(ours))]));
+    let report = Report { console, ..report(shown.path()) };
+    assert_eq!(boot_at(&server, &server.base, &roots, report), Exit::PowerOff);
+
+    let heard = heard.lock().unwrap();
+    let told: Vec<_> = heard.check_ins.iter().map(|asked| asked.answers.clone()).collect();
+    let one = |name: &str, answer: Option<&str>| {
+        BTreeMap::from([(name.to_owned(), answer.map(str::to_owned))])
+    };
+    let expected = [BTreeMap::new(), one("role", Some("web")), one("size", None), BTreeMap::new()];
+    assert_eq!(told, expected);
+    let shown = fs::read_to_string(shown.path()).unwrap();
+    for part in ["Which role?", "\"cache\" is none of db, web", "role is web", "Nobody answered"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let said = |text: &str| {
+        let is = |kind: &EventKind| matches!(kind, EventKind::Log { line } if line.contains(text));
+        heard.events.iter().any(|event| is(&event.kind))
+    };
+    assert!(said("Which role? Answered at the console: role is web"));
 }
 
 #[test]

@@ -27,8 +27,8 @@ pub struct MachineLs {}
 
 /// Show one machine with all its facts
 ///
-/// Prints the facts that policy rules can match on, its disks and network cards, and its latest
-/// run.
+/// Prints the facts that policy rules can match on, why others are not reported, what was answered
+/// at its console, its disks and network cards, and its latest runs.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     ingot machine show m-4f6c20a1")]
@@ -74,8 +74,8 @@ pub struct MachineHold {
 /// Let a held machine go on
 ///
 /// Ends a hold by an operator or for a doubtful identity, and forgets the failed attempts of the
-/// machine's last run, so that it is tried again. An image for it whose build failed is built again
-/// when a machine asks for it.
+/// machine's last run, so that it is tried again, and what was answered at its console, so that it
+/// is asked again. An image for it whose build failed is built again when a machine asks for it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     ingot machine release m-4f6c20a1")]

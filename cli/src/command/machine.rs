@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::render::human::{ago_ms, size};
 use crate::render::sheet::Sheet;
 use crate::render::table::{Cell, Table};
-use crate::render::words::{machine_state, run_state};
+use crate::render::words::{answer, fact, machine_state, run_state};
 
 /// `ingot machine ls`.
 pub fn ls(_: &MachineLs, context: &Context) -> anyhow::Result<()> {
@@ -131,8 +131,12 @@ fn sheet(machine: &MachineDetail, now: Timestamp) -> Sheet {
     machine.inventory.nics.iter().for_each(|nic| sheet.entry(&nic.name, nic_line(nic)));
     sheet.section("labels");
     summary.labels.iter().for_each(|(key, value)| sheet.entry(key, value.clone()));
+    sheet.section("answers");
+    machine.answers.iter().for_each(|(question, given)| sheet.entry(question, answer(given)));
     sheet.section("facts");
-    machine.facts.iter().for_each(|(path, value)| sheet.entry(path, value.to_string()));
+    machine.facts.iter().for_each(|(path, value)| sheet.entry(path, fact(value)));
+    sheet.section("not reported");
+    machine.inventory.missing.iter().for_each(|(path, why)| sheet.entry(path, why.clone()));
     sheet.section("runs");
     for run in &machine.runs {
         let state = run_state(run.state);
@@ -147,6 +151,9 @@ fn disk_line(disk: &Disk) -> String {
     for part in [&disk.model, &disk.serial].into_iter().flatten() {
         line.extend(["  ", part]);
     }
+    if let Some(os) = &disk.os {
+        line.extend(["  ", os.name.as_ref().unwrap_or(&os.id)]);
+    }
     if let Some(receipt) = &disk.receipt {
         line.push_str(&format!("  holds {} ({})", receipt.reference, receipt.image.short()));
     }
@@ -160,6 +167,10 @@ fn nic_line(nic: &Nic) -> String {
     }
     if let Some(speed) = nic.speed_mbit {
         line.push_str(&format!("  {speed} Mbit/s"));
+    }
+    if let Some(neighbour) = &nic.neighbour {
+        let system = neighbour.system.as_ref().unwrap_or(&neighbour.chassis);
+        line.push_str(&format!("  at {} of {system}", neighbour.port));
     }
     match nic.link {
         Some(false) => line.push_str("  no link"),

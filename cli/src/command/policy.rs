@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use controller::policy::{BYTES_MAX, Policy};
-use wire::admin::{BuildTrace, POLICY, PolicyProblem, RuleTrace, WHY, Why};
+use wire::admin::{BuildTrace, POLICY, PolicyProblem, QuestionTrace, RuleTrace, WHY, Why};
 use wire::expr::{Compared, Verdict};
 
 use crate::args::fleet::{PolicyCheck, PolicyWhy};
@@ -12,6 +12,7 @@ use crate::config;
 use crate::context::Context;
 use crate::exit::Code;
 use crate::render::human::count;
+use crate::render::words::{answer, fact};
 use crate::render::{Out, Tone};
 use crate::serve::check_recipe;
 
@@ -57,7 +58,7 @@ pub fn why(args: &PolicyWhy, context: &Context) -> anyhow::Result<()> {
 
 /// Every rule up to the one that decides; those after it were not needed.
 fn why_lines(why: &Why, out: &Out) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines: Vec<_> = why.questions.iter().map(|q| question_line(q, out)).collect();
     for rule in &why.rules {
         let decides = why.winner.as_deref() == Some(rule.name.as_str());
         lines.extend(rule_lines(rule, decides, out));
@@ -70,6 +71,15 @@ fn why_lines(why: &Why, out: &Out) -> Vec<String> {
     }
     lines.push(format!("{}: {}", why.machine, why.order));
     lines
+}
+
+fn question_line(question: &QuestionTrace, out: &Out) -> String {
+    let how = match (&question.answer, question.asked) {
+        (Some(given), _) => out.paint(Tone::Good, &format!("is answered: {}", answer(given))),
+        (None, true) => out.paint(Tone::Warn, "is not answered"),
+        (None, false) => out.paint(Tone::Dim, "is not for this machine"),
+    };
+    format!("question {} {how}", out.paint(Tone::Heading, &question.name))
 }
 
 fn rule_lines(rule: &RuleTrace, decides: bool, out: &Out) -> Vec<String> {
@@ -109,8 +119,11 @@ fn comparison_line(compared: &Compared, out: &Out) -> String {
         Verdict::NotReported => ("-  ", Tone::Warn),
         Verdict::Unknown => ("?  ", Tone::Warn),
     };
+    let is_answer = compared.path.starts_with("answer.");
     let reported = match &compared.reported {
-        Some(value) => format!("the machine reports {value}"),
+        Some(value) if is_answer => format!("the answer is {}", fact(value)),
+        Some(value) => format!("the machine reports {}", fact(value)),
+        None if is_answer => "it is not answered".to_owned(),
         None => "the machine does not report it".to_owned(),
     };
     let reported = out.paint(Tone::Dim, &format!("({reported})"));
@@ -120,6 +133,7 @@ fn comparison_line(compared: &Compared, out: &Out) -> String {
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
+    use wire::admin::{Answer, AnswerSource};
     use wire::expr::Trace;
     use wire::{Configuration, Digest, FactValue};
 
@@ -128,7 +142,7 @@ mod tests {
     #[test]
     fn the_example_is_right() {
         let report = Policy::check(include_str!("../../../examples/policy.toml"), &|_| Ok(()));
-        assert_eq!((report.rules.len(), report.problems), (3, vec![]));
+        assert_eq!((report.rules.len(), report.problems), (4, vec![]));
     }
 
     #[test]
@@ -158,6 +172,7 @@ mod tests {
                 rule("a", false, built(None, "it was not built yet")),
                 rule("b", true, built(Some(Digest([1; 32])), "it is in the store")),
             ],
+            questions: vec![],
             winner: Some("b".to_owned()),
             order: "deploy built/web:abababababab (010101010101)".to_owned(),
         };
@@ -184,6 +199,10 @@ mod tests {
             reported,
             verdict,
         };
+        let answered = |reported, verdict| Compared {
+            path: "answer.role".to_owned(),
+            ..compared("answer.role == \"db\"", reported, verdict)
+        };
         let rule = |name: &str, matched, when| RuleTrace {
             name: name.to_owned(),
             outcome: "gets web:stable".to_owned(),
@@ -196,10 +215,27 @@ mod tests {
             comparisons: vec![
                 compared("cpu.count >= 8", Some(FactValue::Number(2)), Verdict::Fail),
                 compared("system.serial = \"x\"", None, Verdict::NotReported),
+                answered(Some(FactValue::Text("db".to_owned())), Verdict::Pass),
+                answered(None, Verdict::NotReported),
             ],
+        };
+        let question = |name: &str, asked, answer: Option<&str>| QuestionTrace {
+            name: name.to_owned(),
+            text: "What for?".to_owned(),
+            asked,
+            answer: answer.map(|value| Answer {
+                value: value.to_owned(),
+                source: AnswerSource::Console,
+                at: 5,
+            }),
         };
         let why = Why {
             machine: "m-1".parse().unwrap(),
+            questions: vec![
+                question("role", true, Some("db")),
+                question("size", true, None),
+                question("site", false, None),
+            ],
             rules: vec![
                 rule("big", false, Some(first)),
                 rule("all", true, None),
@@ -209,9 +245,14 @@ mod tests {
             order: "deploy web:stable".to_owned(),
         };
         expect![[r#"
+            question role is answered: db (console)
+            question size is not answered
+            question site is not for this machine
             rule big does not match: gets web:stable
               no  cpu.count >= 8  (the machine reports 2)
               -   system.serial = "x"  (the machine does not report it)
+              yes answer.role == "db"  (the answer is "db")
+              -   answer.role == "db"  (it is not answered)
             rule all decides: gets web:stable
               always
             m-1: deploy web:stable"#]]

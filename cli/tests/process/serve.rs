@@ -1,5 +1,6 @@
 //! `ingot serve` on loopback, without network boot: HTTP, agents, operators.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
@@ -70,9 +71,12 @@ impl Server {
         let system = System { manufacturer: Some(manufacturer.to_owned()), ..System::default() };
         let mac = format!("52:54:00:00:00:{:02x}", manufacturer.len());
         let nics = vec![Nic { name: "eth0".to_owned(), mac, ..Nic::default() }];
-        let inventory = Inventory { system, nics, ..Inventory::default() };
+        let missing =
+            [("system.serial".to_owned(), "its maker left \"None\" there".to_owned())].into();
+        let inventory = Inventory { system, nics, missing, ..Inventory::default() };
         let (version, agent) = (wire::api::VERSION, "1".to_owned());
-        self.post(CHECK_IN, &CheckIn { version, boot: BOOT.to_owned(), agent, inventory })
+        let (boot, answers) = (BOOT.to_owned(), BTreeMap::new());
+        self.post(CHECK_IN, &CheckIn { version, boot, agent, inventory, answers })
     }
 
     fn terminate(&self) {
@@ -218,7 +222,10 @@ fn an_agent_is_told_what_the_policy_says_and_operators_see_it() {
     let machine = told.machine.as_str();
     assert!(ask(&["machine", "ls"]).contains(machine));
     assert_eq!(ask_json(&["machine", "ls"]).as_array().map(Vec::len), Some(2));
-    assert!(ask(&["machine", "show", machine]).contains("system.manufacturer  \"ACME\""));
+    let shown = ask(&["machine", "show", machine]);
+    assert!(shown.contains("system.manufacturer  \"ACME\""), "{shown}");
+    let missing = "not reported\n  system.serial  its maker left \"None\" there";
+    assert!(shown.contains(missing), "{shown}");
     let why = ask(&["policy", "why", machine]);
     assert!(why.contains("rule lab decides: image lab/web:1"), "{why}");
     let why = ask(&["policy", "why", held.machine.as_str()]);
@@ -297,17 +304,20 @@ fn check_says_what_is_in_place_and_serves_nothing() {
 fn every_mistake_is_found_before_it_serves() {
     let world = site();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = format!("[http]\nlisten = \"{}\"\n", taken.local_addr().unwrap());
+    // Never the records of the machine that the tests run on.
+    let state = "[state]\nfolder = \"state\"\n";
+    let taken = format!("[http]\nlisten = \"{}\"\n{state}", taken.local_addr().unwrap());
     world.file("file", "");
     world.file("bad-policy.toml", "[[rule]]\nname = 'a'\nwhen = 'cpu.cout > 1'\nhold = 'x'\n");
-    let local = "[http]\nlisten = \"127.0.0.1:0\"\n";
+    let http = "[http]\nlisten = \"127.0.0.1:0\"\n";
+    let local = format!("{http}{state}");
     let boot = |keys: &str| format!("{local}[boot]\n{keys}");
     let table: Vec<(String, i32, &str)> = vec![
         ("[http]\nlisten = 1\n".to_owned(), 5, "broken.toml:2:10: invalid type"),
         ("[hpt]\n".to_owned(), 5, "did you mean `http`?"),
         ("[http\n".to_owned(), 5, "broken.toml:1:6: "),
         (taken, 1, "another process has it"),
-        (format!("{local}[state]\nfolder = \"file/state\"\n"), 1, "[state] folder"),
+        (format!("{http}[state]\nfolder = \"file/state\"\n"), 1, "[state] folder"),
         (format!("{local}[store]\nurl = \"file/store\"\n"), 1, "cannot open the store"),
         (format!("{local}[policy]\nfile = \"none.toml\"\n"), 3, "cannot use the policy"),
         (format!("{local}[policy]\nfile = \"bad-policy.toml\"\n"), 5, "bad-policy.toml:3:9: "),
@@ -315,7 +325,7 @@ fn every_mistake_is_found_before_it_serves() {
         (boot("interface = \"lo\"\nassets = \"none\"\n"), 3, "make them: ingot boot assets"),
         (boot("interface = \"lo\"\naddress = \"192.0.2.1\"\n"), 1, "127.0.0.1"),
         (boot("interface = \"lo\"\npool = \"x\"\n"), 5, "is not a pool"),
-        ("[http]\nlisten = \"192.0.2.1:1\"\n".to_owned(), 1, "no interface has 192.0.2.1"),
+        (format!("[http]\nlisten = \"192.0.2.1:1\"\n{state}"), 1, "no interface has 192.0.2.1"),
     ];
     for (config, code, expected) in table {
         world.file("broken.toml", &config);

@@ -9,7 +9,9 @@ use wire::{FactValue, Facts, Inventory, MachineId, RunId};
 use super::{
     Connection, DbError, from_json, from_sql, from_word, parsed, to_json, to_sql, to_word,
 };
-use crate::identity::{Fingerprint, Identifier, Kind};
+use crate::identity::{Fingerprint, Identifier, Kind, sought};
+use crate::policy::Answers;
+use crate::policy::question::add_facts;
 
 /// The record of one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,7 @@ pub(crate) struct Machine {
     /// Why an operator, or doubt about which machine this is, holds it.
     pub held: Option<String>,
     pub labels: BTreeMap<String, String>,
+    pub answers: Answers,
     pub inventory: Inventory,
     /// Version of the agent.
     pub agent: String,
@@ -35,13 +38,18 @@ pub(crate) struct Machine {
 impl Machine {
     /// What the policy is held against.
     pub fn facts(&self) -> Facts {
-        facts(&self.inventory, &self.labels)
+        facts(&self.inventory, &self.labels, &self.answers)
     }
 }
 
-/// The facts of an inventory, and the labels.
-pub(crate) fn facts(inventory: &Inventory, labels: &BTreeMap<String, String>) -> Facts {
+/// The facts of an inventory, the labels and the answers.
+pub(crate) fn facts(
+    inventory: &Inventory,
+    labels: &BTreeMap<String, String>,
+    answers: &Answers,
+) -> Facts {
     let mut facts = inventory.facts();
+    add_facts(answers, &mut facts);
     for (name, value) in labels {
         facts.insert(format!("label.{name}"), FactValue::Text(value.clone()));
     }
@@ -55,6 +63,7 @@ struct Row {
     reason: Option<String>,
     held: Option<String>,
     labels: String,
+    answers: String,
     inventory: String,
     agent: String,
     run: Option<String>,
@@ -73,6 +82,7 @@ impl TryFrom<Row> for Machine {
             reason: row.reason,
             held: row.held,
             labels: from_json(&row.labels, "machines.labels")?,
+            answers: from_json(&row.answers, "machines.answers")?,
             inventory: from_json(&row.inventory, "machines.inventory")?,
             agent: row.agent,
             run: row.run.map(|run| parsed(&run, "machines.run")).transpose()?,
@@ -110,8 +120,8 @@ pub(crate) async fn list(
 /// Writes the record of a machine that has none; fails where its id is taken.
 pub(crate) async fn add(c: &mut Connection, machine: &Machine) -> Result<(), DbError> {
     let sql = "INSERT INTO machines (id, state, reason, held, labels, inventory, agent, run, \
-               first_seen, last_seen, records) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+               first_seen, last_seen, records, answers) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     write(c, sql, machine).await
 }
 
@@ -119,7 +129,7 @@ pub(crate) async fn add(c: &mut Connection, machine: &Machine) -> Result<(), DbE
 pub(crate) async fn put(c: &mut Connection, machine: &Machine) -> Result<(), DbError> {
     let sql = "UPDATE machines SET state = $2, reason = $3, held = $4, labels = $5, \
                inventory = $6, agent = $7, run = $8, first_seen = $9, last_seen = $10, \
-               records = $11 WHERE id = $1";
+               records = $11, answers = $12 WHERE id = $1";
     write(c, sql, machine).await
 }
 
@@ -136,6 +146,7 @@ async fn write(c: &mut Connection, sql: &'static str, machine: &Machine) -> Resu
         .bind(to_sql(machine.first_seen, "machines.first_seen")?)
         .bind(to_sql(machine.last_seen, "machines.last_seen")?)
         .bind(to_sql(machine.records, "machines.records")?)
+        .bind(to_json(&machine.answers, "machines.answers")?)
         .execute(c)
         .await?;
     Ok(())
@@ -150,10 +161,10 @@ pub(crate) async fn sharing(
         "SELECT machine, kind, value FROM identifiers WHERE machine IN \
          (SELECT machine FROM identifiers WHERE ",
     );
-    for (i, identifier) in fingerprint.iter().enumerate() {
+    for (i, identifier) in sought(fingerprint).iter().enumerate() {
         query.push(if i == 0 { "(kind = " } else { " OR (kind = " });
         query.push_bind(identifier.kind.name());
-        query.push(" AND value = ").push_bind(&identifier.value).push(")");
+        query.push(" AND value = ").push_bind(identifier.value.clone()).push(")");
     }
     query.push(")");
     let rows: Vec<(String, String, String)> = query.build_query_as().fetch_all(c).await?;

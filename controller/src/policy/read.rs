@@ -12,8 +12,11 @@ use wire::expr::{Expr, nearest, position, size};
 use wire::{DiskChoice, Start};
 
 use super::{
-    BYTES_MAX, CheckRecipe, ImageOutcome, Missing, Outcome, RULES_MAX, RecipeOutcome, Rule,
+    BYTES_MAX, CheckRecipe, ImageOutcome, Missing, Outcome, Policy, Question, RULES_MAX,
+    RecipeOutcome, Rule,
 };
+
+mod question;
 
 const RULE_KEYS: [&str; 9] =
     ["name", "when", "image", "recipe", "missing", "disk", "start", "hold", "fail"];
@@ -29,13 +32,13 @@ const TEXT_BYTES_MAX: usize = 1024;
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
-/// The rules that could be read, and what is wrong, in the order of the text.
-pub(super) fn read(text: &str, recipes: CheckRecipe<'_>) -> (Vec<Rule>, Vec<PolicyProblem>) {
+/// What could be read, and what is wrong, in the order of the text.
+pub(super) fn read(text: &str, recipes: CheckRecipe<'_>) -> (Policy, Vec<PolicyProblem>) {
     let mut reader = Reader { text, recipes, problems: Vec::new() };
-    let rules = reader.document();
+    let policy = reader.document();
     let mut problems = reader.problems;
     problems.sort_by_key(|problem| (problem.line, problem.column));
-    (rules, problems)
+    (policy, problems)
 }
 
 struct Reader<'a> {
@@ -50,34 +53,37 @@ impl Reader<'_> {
         self.problems.push(PolicyProblem { line, column, message: message.into() });
     }
 
-    fn document(&mut self) -> Vec<Rule> {
+    fn document(&mut self) -> Policy {
         if self.text.len() > BYTES_MAX {
             let message = format!("a policy of {} bytes: {BYTES_MAX} are most", self.text.len());
             self.problem(0..0, message);
-            return Vec::new();
+            return Policy::default();
         }
         let (document, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
             self.problem(error.span().unwrap_or(0..0), format!("not TOML: {}", error.message()));
         }
         if !errors.is_empty() {
-            return Vec::new();
+            return Policy::default();
         }
         let document = document.into_inner();
-        self.unknown_keys(&document, &["rule"], "a policy has");
-        match document.get("rule") {
+        self.unknown_keys(&document, &["rule", "question"], "a policy has");
+        let questions = self.questions(&document);
+        let rules = match document.get("rule") {
             None => Vec::new(),
             Some(value) => match value.get_ref() {
-                DeValue::Array(rules) => self.rules(rules),
+                DeValue::Array(rules) => self.rules(rules, &questions),
                 _ => {
                     self.problem(value.span(), "rules are written as [[rule]], with two brackets");
                     Vec::new()
                 }
             },
-        }
+        };
+        self.all_used(&document, &questions, &rules);
+        Policy { rules, questions }
     }
 
-    fn rules(&mut self, values: &DeArray<'_>) -> Vec<Rule> {
+    fn rules(&mut self, values: &DeArray<'_>, questions: &[Question]) -> Vec<Rule> {
         let mut rules = Vec::new();
         // Lines of the names seen, and the rule that leaves nothing to later ones.
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -100,6 +106,9 @@ impl Reader<'_> {
                 self.problem(value.span(), message);
             }
             let Some(rule) = self.rule(value.span(), table) else { continue };
+            if let (Some(when), Some(value)) = (&rule.when, table.get("when")) {
+                self.only_asked(value.span(), when.paths(), questions, "a question");
+            }
             if let Some(line) = seen.insert(rule.name.clone(), line) {
                 let message = format!("a rule named {:?} stands in line {line} already", rule.name);
                 self.problem(table.get("name").map_or(value.span(), Spanned::span), message);

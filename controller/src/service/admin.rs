@@ -15,7 +15,6 @@ use super::{Controller, ControllerError};
 use crate::db::event::Of;
 use crate::db::machine::Machine;
 use crate::db::{Connection, DbError, event, machine, run};
-use crate::identity::Kind;
 use crate::limits;
 use crate::state::{Run, Wanted, gave_up};
 
@@ -90,9 +89,9 @@ impl Controller {
         Ok(detail)
     }
 
-    /// Ends a hold, and forgets the failed attempts of the last run: the
-    /// machine gets a new one at its next check-in. An image for it that could
-    /// not be built is built again then.
+    /// Ends a hold, and forgets the failed attempts of the last run and what was
+    /// answered at the console: the machine begins anew at its next check-in. An
+    /// image for it that could not be built is built again when it is asked for.
     pub async fn release(
         &self,
         id: &MachineId,
@@ -102,6 +101,7 @@ impl Controller {
         let c = &mut *transaction;
         let mut record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
         record.held = None;
+        record.answers.clear();
         if record.state == MachineState::Held {
             record.reason = Some("released: it is told what to do when it checks in".to_owned());
         }
@@ -227,6 +227,7 @@ impl Controller {
         Ok(Why {
             machine: id.clone(),
             rules,
+            questions: policy.why_asked(&facts, &record.answers),
             winner: policy.decide(&facts).map(|rule| rule.name.clone()),
             order: order(&record, run.as_ref(), &wanted),
         })
@@ -274,13 +275,12 @@ async fn summary(c: &mut Connection, record: &Machine) -> Result<MachineSummary,
 
 async fn detail(c: &mut Connection, record: Machine) -> Result<MachineDetail, DbError> {
     let runs = run::list(c, Some(&record.id), MACHINE_RUNS).await?;
-    let mut identifiers: Vec<_> = machine::identifiers(c, &record.id).await?.into_iter().collect();
-    // Cards last: there may be many.
-    identifiers.sort_by_key(|identifier| identifier.kind == Kind::Mac);
+    let identifiers = machine::identifiers(c, &record.id).await?;
     Ok(MachineDetail {
         summary: summary(c, &record).await?,
         facts: record.facts(),
         held: record.held,
+        answers: record.answers,
         inventory: record.inventory,
         identifiers: identifiers.iter().map(ToString::to_string).collect(),
         agent: record.agent,

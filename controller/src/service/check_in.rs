@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use wire::admin::{MachineState, UnixMs};
 use wire::api::{CheckIn, CheckedIn};
-use wire::{Configuration, HoldOrder, Inventory, MachineId, Order};
+use wire::{AskOrder, Configuration, HoldOrder, Inventory, MachineId, Order};
 
 use super::{Controller, ControllerError, Decision, apply};
 use crate::db::machine::{Machine, facts};
 use crate::db::{Connection, DbError, event, machine, parsed, run};
 use crate::identity::{Fingerprint, Recognised, fingerprint, recognise};
 use crate::limits;
+use crate::policy::{Answers, Question};
 use crate::state::{HOLD_RETRY_SECS, Recorded, Report, Wanted, reconcile};
 
 /// How often an operator may change a machine's labels while it checks in.
@@ -29,6 +30,10 @@ impl Sighting {
         self.machine.as_ref().map(|machine| machine.labels.clone()).unwrap_or_default()
     }
 
+    fn answers(&self) -> Answers {
+        self.machine.as_ref().map(|machine| machine.answers.clone()).unwrap_or_default()
+    }
+
     /// Whether it waits whatever the policy says, so that nothing is made for it.
     fn is_held(&self) -> bool {
         match &self.machine {
@@ -39,12 +44,17 @@ impl Sighting {
 
     /// Whether the policy would see the same.
     fn is_as(&self, other: &Sighting) -> bool {
-        self.recognised == other.recognised && self.labels() == other.labels()
+        self.recognised == other.recognised
+            && self.labels() == other.labels()
+            && self.answers() == other.answers()
     }
 }
 
-/// What a machine that checks in is told.
-struct Verdict {
+/// What a machine that checks in is told, and what the policy was told before.
+struct Verdict<'a> {
+    answers: Answers,
+    /// What the policy has to be told first.
+    question: Option<&'a Question>,
     wanted: Wanted,
     /// What the log of a run that begins with it says first.
     note: Option<String>,
@@ -71,13 +81,13 @@ impl Controller {
         for _ in 0..TRIES {
             // The store is asked without holding the right to write.
             let before = sighting(&mut *self.db.read().await?, &fingerprint).await?;
-            let facts = facts(&asked.inventory, &before.labels());
+            let answers = policy.answered(before.answers(), &asked.answers, now);
+            let facts = facts(&asked.inventory, &before.labels(), &answers);
             let decision = self.decide(&policy, &facts).await?;
-            let Verdict { wanted, note, waits_for } = self.verdict(decision, &before, now);
-            let (wanted, note) = (&wanted, note.as_deref());
-            let answer = self.answer(asked, &fingerprint, &before, wanted, note, now).await?;
+            let verdict = self.verdict(decision, answers, &before, now);
+            let answer = self.answer(asked, &fingerprint, &before, &verdict, now).await?;
             let Some(answer) = answer else { continue };
-            match waits_for {
+            match verdict.waits_for {
                 Some(build) => self.builds.watch(&build, &answer.machine, now).await?,
                 None => self.builds.leave(&answer.machine),
             }
@@ -88,18 +98,32 @@ impl Controller {
 
     /// From what the policy says to what a machine is told. An image that was
     /// not made yet is asked for, unless the machine is held.
-    fn verdict(&self, decision: Decision, before: &Sighting, now: UnixMs) -> Verdict {
-        let (rule, plan) = match decision {
-            Decision::Settled { wanted, note } => return Verdict { wanted, note, waits_for: None },
-            Decision::Unbuilt { rule, plan } => (rule, plan),
-        };
-        let configuration = plan.configuration().clone();
-        let waits = !before.is_held();
-        if waits {
-            self.builds.ask(plan, now);
+    fn verdict<'a>(
+        &self,
+        decision: Decision<'a>,
+        answers: Answers,
+        before: &Sighting,
+        now: UnixMs,
+    ) -> Verdict<'a> {
+        match decision {
+            Decision::Settled { wanted, note } => {
+                Verdict { answers, question: None, wanted, note, waits_for: None }
+            }
+            Decision::Open(question) => {
+                let wanted = Wanted::Hold(waits_for_answer(question));
+                Verdict { answers, question: Some(question), wanted, note: None, waits_for: None }
+            }
+            Decision::Unbuilt { rule, plan } => {
+                let configuration = plan.configuration().clone();
+                let waits = !before.is_held();
+                if waits {
+                    self.builds.ask(plan, now);
+                }
+                let wanted = self.unbuilt(&rule, &configuration);
+                let waits_for = waits.then_some(configuration);
+                Verdict { answers, question: None, wanted, note: None, waits_for }
+            }
         }
-        let wanted = self.unbuilt(&rule, &configuration);
-        Verdict { wanted, note: None, waits_for: waits.then_some(configuration) }
     }
 
     /// Records and answers, unless the record has changed since it was looked at.
@@ -108,8 +132,7 @@ impl Controller {
         asked: &CheckIn,
         fingerprint: &Fingerprint,
         before: &Sighting,
-        wanted: &Wanted,
-        note: Option<&str>,
+        verdict: &Verdict<'_>,
         now: UnixMs,
     ) -> Result<Option<CheckedIn>, ControllerError> {
         let mut transaction = self.db.write().await?;
@@ -123,6 +146,7 @@ impl Controller {
             Some(machine) => machine,
             None => self.enrol(&sighting.recognised, now)?,
         };
+        record.answers = verdict.answers.clone();
         record.inventory = asked.inventory.clone();
         record.agent = asked.agent.clone();
         record.last_seen = now;
@@ -136,7 +160,7 @@ impl Controller {
             Report::CheckIn {
                 boot: &asked.boot,
                 disks: &asked.inventory.disks,
-                wanted,
+                wanted: &verdict.wanted,
                 fresh: &fresh,
             },
             now,
@@ -150,13 +174,20 @@ impl Controller {
             apply(c, &mut record, current.as_ref(), changes).await?;
             order = changes.order.clone();
         }
+        // A machine that waits for something else need not ask anybody.
+        let question = verdict.question.filter(|_| record.held.is_none());
+        if let Some(ask) = question.and_then(|question| to_ask(question, asked)) {
+            order = Some(Order::Ask(ask));
+        }
         machine::put(c, &record).await?;
         if sighting.fingerprint != *fingerprint {
             machine::put_identifiers(c, &record.id, fingerprint).await?;
         }
         event::begin(c, &record.id, &asked.boot, now).await?;
-        if let (Some(note), Some(id)) = (note, record.run.as_ref().filter(|id| **id == fresh)) {
-            event::note(c, &record.id, Some(id), &[note.to_owned()], now).await?;
+        if let (Some(note), Some(id)) =
+            (&verdict.note, record.run.as_ref().filter(|id| **id == fresh))
+        {
+            event::note(c, &record.id, Some(id), &[note.clone()], now).await?;
         }
         transaction.commit().await?;
 
@@ -185,6 +216,7 @@ impl Controller {
             reason: None,
             held,
             labels: BTreeMap::new(),
+            answers: Answers::new(),
             inventory: Inventory::default(),
             agent: String::new(),
             run: None,
@@ -220,6 +252,21 @@ fn doubt(id: &MachineId, candidates: &[MachineId]) -> String {
     )
 }
 
+/// The question for the agent, unless it has just asked, and nobody was there.
+fn to_ask(question: &Question, asked: &CheckIn) -> Option<AskOrder> {
+    let nobody = asked.answers.get(&question.ask.name) == Some(&None);
+    (!nobody).then(|| question.ask.clone())
+}
+
+/// Why a machine waits that the policy asks something.
+pub(super) fn waits_for_answer(question: &Question) -> String {
+    let AskOrder { name, text, .. } = &question.ask;
+    format!(
+        "the policy asks {text:?} at this machine's console (question {name:?}), and nobody has \
+         answered yet: it asks again every {HOLD_RETRY_SECS} s"
+    )
+}
+
 fn wait() -> Order {
     let reason = "the controller has no order yet".to_owned();
     Order::Hold(HoldOrder { reason, retry_secs: HOLD_RETRY_SECS })
@@ -232,6 +279,7 @@ fn told(order: &Order) -> String {
             format!("run {} ({}), attempt {}", order.reference, order.image.short(), order.attempt)
         }
         Order::Hold(hold) => format!("hold: {}", hold.reason),
+        Order::Ask(ask) => format!("ask {:?}", ask.name),
         Order::Unknown => "hold".to_owned(),
     }
 }

@@ -20,7 +20,7 @@ impl Controller {
         rule: &Rule,
         outcome: &RecipeOutcome,
         facts: &Facts,
-    ) -> Result<Decision, ControllerError> {
+    ) -> Result<Decision<'static>, ControllerError> {
         let plan = match self.builds.plan(&self.policy.recipe(&outcome.recipe), facts) {
             Ok(plan) => plan,
             Err(mistake) => {

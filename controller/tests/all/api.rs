@@ -11,7 +11,7 @@ use wire::admin::{
     PolicyStatus, RELEASE, RUNS, RunDetail, RunList, WHY, Why,
 };
 use wire::api::{CHECK_IN, CheckedIn, EVENTS, ErrorBody, EventsSeen};
-use wire::{Disk, Order};
+use wire::{Device, Disk, Inventory, Order, Partition};
 
 use crate::common::{Agent, World, deploy, line};
 
@@ -101,12 +101,13 @@ async fn every_refusal_says_what_was_wrong() {
     };
     let disk = Disk { model: Some("x".repeat(200)), ..Disk::default() };
     let long = asks(&|asked| asked.inventory.disks = vec![disk.clone(); 10_000]);
-    let many = {
-        let disks = vec!["{}"; 10_000].join(",");
+    let lie = |inventory: &str| {
         let boot = "0".repeat(32);
-        format!(r#"{{"version":1,"boot":"{boot}","agent":"x","inventory":{{"disks":[{disks}]}}}}"#)
+        format!(r#"{{"version":1,"boot":"{boot}","agent":"x","inventory":{inventory}}}"#)
+            .into_bytes()
     };
-    let table: [(&str, &str, Vec<u8>, u16, &str); 16] = [
+    let many = lie(&format!(r#"{{"disks":[{}]}}"#, vec!["{}"; 10_000].join(",")));
+    let table: [(&str, &str, Vec<u8>, u16, &str); 21] = [
         ("POST", CHECK_IN, vec![], 400, "the body is not the JSON expected: EOF while parsing"),
         (
             "POST",
@@ -116,13 +117,50 @@ async fn every_refusal_says_what_was_wrong() {
             "the body is not the JSON expected: invalid type: string \"x\", expected u32 at line 1",
         ),
         ("POST", CHECK_IN, b"[".repeat(100_000), 400, "the body is not the JSON expected: "),
-        ("POST", CHECK_IN, long, 413, "the body is too long: 1048576 bytes are most here"),
+        ("POST", CHECK_IN, long, 413, "the body is too long: 4194304 bytes are most here"),
         (
             "POST",
             CHECK_IN,
-            many.into(),
+            many,
+            400,
+            "the body is not the JSON expected: a list of more than 1024 is not believed at line 1",
+        ),
+        (
+            "POST",
+            CHECK_IN,
+            asks(&|asked| asked.inventory.system.serial = Some("x".repeat(9000))),
             422,
-            "an inventory of 10000 disks is not believed: 1024 are most",
+            "system.serial of 9000 bytes is not believed: 1024 are most",
+        ),
+        (
+            "POST",
+            CHECK_IN,
+            asks(&|asked| {
+                asked.inventory.missing = (0..257).map(|n| (n.to_string(), "".into())).collect();
+            }),
+            422,
+            "an inventory of 257 facts that are missing is not believed: 256 are most",
+        ),
+        (
+            "POST",
+            CHECK_IN,
+            asks(&|asked| asked.inventory.missing = [("x".into(), "y".repeat(2000))].into()),
+            422,
+            "the reason why a fact is missing of 2000 bytes is not believed",
+        ),
+        (
+            "POST",
+            CHECK_IN,
+            lie(r#"{"disks":{"vda":1}}"#),
+            400,
+            "the body is not the JSON expected: invalid type: map, expected a list of at most 1024",
+        ),
+        (
+            "POST",
+            CHECK_IN,
+            lie(r#"{"disks":[{"size_bytes":-1}]}"#),
+            400,
+            "the body is not the JSON expected: invalid value: integer `-1`, expected u64",
         ),
         (
             "POST",
@@ -243,4 +281,33 @@ async fn a_hundred_machines_at_once_get_a_hundred_records() {
         assert_eq!(log.entries.len(), 5);
     }
     assert_eq!(world.controller.metrics().machines_new.get(), 100);
+}
+
+/// The largest inventory that is believed is not too long to be sent.
+#[tokio::test]
+async fn as_many_disks_and_devices_as_are_believed_are_taken() {
+    let world = World::new().await;
+    let router = router(&world);
+    let text = || Some("x".repeat(64));
+    let disk = Disk {
+        model: text(),
+        serial: text(),
+        wwid: text(),
+        partitions: vec![
+            Partition {
+                number: 1,
+                kind: "0fc63daf-8483-4772-8e79-3d69d8477de4".into(),
+                size_bytes: 1 << 40
+            };
+            Inventory::PARTITIONS_MAX
+        ],
+        ..Disk::default()
+    };
+    let device = Device { place: "0000:3b:00.0".into(), modalias: "x".repeat(64), driver: text() };
+    let mut asked = Agent::new(1).asks();
+    asked.inventory.disks = vec![disk; Inventory::DISKS_MAX];
+    asked.inventory.pci = vec![device.clone(); Inventory::DEVICES_MAX];
+    asked.inventory.usb = vec![device; Inventory::DEVICES_MAX];
+    let answer: CheckedIn = post(&router, CHECK_IN, &asked).await;
+    deploy(&answer);
 }

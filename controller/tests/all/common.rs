@@ -172,6 +172,8 @@ pub struct Agent {
     pub receipt: Option<Digest>,
     pub inventory: Inventory,
     pub machine: Option<MachineId>,
+    /// What its person answered since the last check-in.
+    pub answers: BTreeMap<String, Option<String>>,
     seq: u64,
 }
 
@@ -184,6 +186,7 @@ impl Agent {
             receipt: None,
             inventory: Inventory::default(),
             machine: None,
+            answers: BTreeMap::new(),
             seq: 0,
         };
         agent.inventory.system = System {
@@ -226,7 +229,8 @@ impl Agent {
             disk_bytes: 8 << 30,
         });
         let (boot, agent) = (self.boot_name(), "0.1.0".to_owned());
-        CheckIn { version: wire::api::VERSION, boot, agent, inventory }
+        let (version, answers) = (wire::api::VERSION, self.answers.clone());
+        CheckIn { version, boot, agent, inventory, answers }
     }
 
     /// The next events of an order.

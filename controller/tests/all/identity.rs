@@ -60,6 +60,46 @@ async fn doubt_holds_the_machine_until_a_person_says_that_it_is_one_of_its_own()
 }
 
 #[tokio::test]
+async fn a_machine_that_may_be_either_of_two_names_both_and_neither_is_touched() {
+    let mut world = World::new().await;
+    let only_cards = |number: u32| {
+        let mut agent = Agent::new(number);
+        agent.inventory.system.serial = None;
+        agent.inventory.system.uuid = Some("FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF".into());
+        agent
+    };
+    // A UUID of one byte is none: two machines that both have it are two.
+    let (mut one, mut two) = (only_cards(1), only_cards(2));
+    let first = deploy(&world.check_in(&mut one).await);
+    let second = deploy(&world.check_in(&mut two).await);
+    assert_ne!(one.machine, two.machine);
+
+    let mut both = only_cards(3);
+    both.inventory.nics = [one.inventory.nics.clone(), two.inventory.nics.clone()].concat();
+    let reason = hold(&world.check_in(&mut both).await);
+    let (a, b) = (one.machine.clone().unwrap(), two.machine.clone().unwrap());
+    assert!(reason.starts_with(&format!("this may be {a} or {b} with changed")), "{reason}");
+    assert_eq!(deploy(&world.check_in(&mut one).await), first);
+    assert_eq!(deploy(&world.check_in(&mut two).await), second);
+}
+
+#[tokio::test]
+async fn a_machine_stays_itself_when_its_disk_is_swapped_or_its_firmware_turns_its_uuid() {
+    let mut world = World::new().await;
+    let mut agent = Agent::new(1);
+    agent.inventory.disks[0].wwid = Some("eui.0025385b01".into());
+    let first = world.check_in(&mut agent).await.machine;
+    let known = world.controller.machine(&first).await.unwrap();
+    assert_eq!(known.identifiers.last().unwrap(), "disk:eui.0025385b01");
+    agent.inventory.disks[0].wwid = Some("eui.0025385b99".into());
+    assert_eq!(world.check_in(&mut agent).await.machine, first);
+    // The other byte order, with no serial number beside it, and another card later.
+    agent.inventory.system.serial = None;
+    agent.inventory.system.uuid = Some("33221100-5544-7766-8899-aabb00000001".into());
+    assert_eq!(world.check_in(&mut agent).await.machine, first);
+}
+
+#[tokio::test]
 async fn a_machine_that_cannot_be_recognised_is_refused() {
     let world = World::new().await;
     let mut agent = Agent::new(1);

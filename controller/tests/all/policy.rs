@@ -98,7 +98,10 @@ fn every_problem_is_told_with_its_place_and_what_is_allowed() {
         ("[rule]\nname = 'a'", "1:1: rules are written as [[rule]], with two brackets"),
         ("rule = 4", "1:8: rules are written as [[rule]], with two brackets"),
         ("rule = [4]", "1:9: rules are written as [[rule]], with two brackets"),
-        ("[[rules]]\n", "1:3: unknown key \"rules\": did you mean rule? a policy has rule"),
+        (
+            "[[rules]]\n",
+            "1:3: unknown key \"rules\": did you mean rule? a policy has rule, question",
+        ),
         (
             "[[rule]]\nname = 'a'",
             "1:1: this rule says nothing: add one of image, recipe, hold or fail",

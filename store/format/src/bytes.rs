@@ -59,6 +59,8 @@ pub enum DecodeError {
 
 /// Length of a checksum or digest.
 pub(crate) const SUM: usize = 32;
+/// Bytes that are summed between two pauses.
+const PAUSE_BYTES: usize = 4 << 20;
 
 /// A cursor over the bytes of one structure.
 pub(crate) struct Reader<'a> {
@@ -80,9 +82,25 @@ impl<'a> Reader<'a> {
         version: u32,
         bytes: &'a [u8],
     ) -> Result<Reader<'a>, DecodeError> {
+        Reader::checked_with(what, magic, version, bytes, || ())
+    }
+
+    /// [`Reader::checked`], with a pause now and then.
+    pub(crate) fn checked_with(
+        what: &'static str,
+        magic: &[u8; 8],
+        version: u32,
+        bytes: &'a [u8],
+        pause: impl Fn(),
+    ) -> Result<Reader<'a>, DecodeError> {
         Reader::new(what, bytes).start(magic, version)?;
         let (body, sum) = bytes.split_last_chunk::<SUM>().ok_or(DecodeError::Truncated { what })?;
-        if blake3::hash(body) != *sum {
+        let mut hasher = blake3::Hasher::new();
+        for piece in body.chunks(PAUSE_BYTES) {
+            hasher.update(piece);
+            pause();
+        }
+        if hasher.finalize() != *sum {
             return Err(DecodeError::Checksum { what });
         }
         let mut reader = Reader::new(what, body);

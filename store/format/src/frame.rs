@@ -1,20 +1,34 @@
-//! One chunk as it is kept and sent (`docs/chunk-frame.md`).
+//! Chunks that are kept and sent together (`docs/frame.md`).
+//!
+//! What compresses well compresses better in company: a frame is one piece of
+//! compressed bytes, and each of its chunks proves itself.
 
 use wire::Digest;
 
-use crate::bytes::{DecodeError, Reader};
+use crate::bytes::{DecodeError, Reader, SUM};
 use crate::digest_of;
 
-const WHAT: &str = "a chunk frame";
+const WHAT: &str = "a frame";
 /// What a frame starts with.
-pub const MAGIC: [u8; 4] = *b"ICHK";
+pub const MAGIC: [u8; 4] = *b"IFRM";
 
-/// Most plain bytes in a chunk that a reader accepts; a bound for its memory.
-/// Writers stay far below: they cut chunks of at most 256 KiB.
-pub const PLAIN_MAX: u32 = 1 << 20;
+/// Most plain bytes in a chunk that a reader accepts. Writers stay far below:
+/// they cut chunks of at most 256 KiB.
+pub const CHUNK_MAX: u32 = 1 << 20;
+/// Most plain bytes in a frame that a reader accepts; a bound for its memory.
+pub const PLAIN_MAX: u32 = 4 << 20;
+/// Most chunks in a frame.
+pub const CHUNKS_MAX: u32 = 1 << 14;
 
-/// How the bytes of a chunk are kept. Code 2 is set aside for chunks that are
-/// coded against other chunks.
+/// Bytes of a header without the lengths of the chunks.
+const FIXED: u32 = 20 + SUM as u32;
+/// Shortest frame: one chunk of one byte.
+pub const FRAME_MIN: u32 = FIXED + 4 + 1;
+/// Longest frame that a reader accepts.
+pub const FRAME_MAX: u32 = FIXED + 4 * CHUNKS_MAX + PLAIN_MAX;
+
+/// How the bytes of a frame are kept. Code 2 is set aside for frames that are
+/// coded against others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Encoding {
@@ -25,13 +39,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The code in frames, packs and index segments.
-    pub fn code(self) -> u8 {
-        self as u8
-    }
-
-    /// The encoding of a code, if this version knows it.
-    pub fn from_code(code: u8) -> Option<Encoding> {
+    fn from_code(code: u8) -> Option<Encoding> {
         match code {
             0 => Some(Encoding::Raw),
             1 => Some(Encoding::Zstd),
@@ -40,48 +48,42 @@ impl Encoding {
     }
 }
 
-/// What stands before the stored bytes of a chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What stands before the stored bytes of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// How the payload is coded.
     pub encoding: Encoding,
     /// Bytes of payload that follow the header.
     pub stored_len: u32,
-    /// Plain bytes of the chunk, 1 to [`PLAIN_MAX`].
-    pub plain_len: u32,
-    /// BLAKE3 of the plain bytes.
-    pub id: Digest,
+    /// Plain bytes of each chunk, in their order: 1 to [`CHUNKS_MAX`] of them,
+    /// each 1 to [`CHUNK_MAX`], together at most [`PLAIN_MAX`].
+    pub chunks: Vec<u32>,
 }
 
-/// Why a frame does not give its chunk.
+/// Why a frame does not give its chunks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The header is wrong.
     #[error(transparent)]
     Header(#[from] DecodeError),
     /// Coded in a way that this version does not know.
-    #[error("a chunk is coded in a way ({code}) that this program cannot read: use a newer ingot")]
+    #[error("a frame is coded in a way ({code}) that this program cannot read: use a newer ingot")]
     Encoding {
         /// The code found.
         code: u8,
     },
     /// Other payload than the header announces.
-    #[error("chunk {id} is cut short: {found} of {expected} stored bytes")]
+    #[error("a frame is cut short: {found} of {expected} bytes")]
     Length {
-        /// The chunk.
-        id: Digest,
         /// Bytes given.
         found: usize,
         /// Bytes announced.
         expected: u32,
     },
     /// The payload does not decompress to the length announced.
-    #[error("chunk {id} is damaged: its stored bytes do not decompress")]
-    Decompress {
-        /// The chunk.
-        id: Digest,
-    },
-    /// The plain bytes are others than those the chunk is named by.
+    #[error("a frame is damaged: its stored bytes do not decompress")]
+    Decompress,
+    /// The frame has other bytes where the chunk should be.
     #[error("chunk {id} is damaged: its bytes have another digest")]
     Digest {
         /// The chunk.
@@ -90,17 +92,37 @@ pub enum FrameError {
 }
 
 impl Header {
-    /// Bytes of a header.
-    pub const LEN: usize = 48;
+    /// Plain bytes of all chunks.
+    pub fn plain_len(&self) -> u32 {
+        // Cannot overflow for a header that was decoded or sealed.
+        self.chunks.iter().copied().fold(0, u32::saturating_add)
+    }
+
+    /// Bytes of the header.
+    pub fn header_len(&self) -> u32 {
+        FIXED + 4 * self.count()
+    }
+
+    /// Bytes of the whole frame.
+    pub fn frame_len(&self) -> u32 {
+        self.stored_len.saturating_add(self.header_len())
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.chunks.len()).unwrap_or(u32::MAX).min(CHUNKS_MAX + 1)
+    }
 
     /// The header's bytes.
-    pub fn encode(&self) -> [u8; Header::LEN] {
-        let mut out = [0; Header::LEN];
-        out[..4].copy_from_slice(&MAGIC);
-        out[4] = self.encoding.code();
-        out[8..12].copy_from_slice(&self.stored_len.to_le_bytes());
-        out[12..16].copy_from_slice(&self.plain_len.to_le_bytes());
-        out[16..].copy_from_slice(&self.id.0);
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(FIXED as usize + 4 * self.chunks.len());
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&[self.encoding as u8, 0, 0, 0]);
+        out.extend_from_slice(&self.stored_len.to_le_bytes());
+        out.extend_from_slice(&self.plain_len().to_le_bytes());
+        out.extend_from_slice(&self.count().to_le_bytes());
+        self.chunks.iter().for_each(|len| out.extend_from_slice(&len.to_le_bytes()));
+        let sum = digest_of(&out);
+        out.extend_from_slice(&sum.0);
         out
     }
 
@@ -113,103 +135,106 @@ impl Header {
         let code = reader.u8()?;
         let encoding = Encoding::from_code(code).ok_or(FrameError::Encoding { code })?;
         reader.zeros::<3>()?;
-        let header = Header {
-            encoding,
-            stored_len: reader.u32()?,
-            plain_len: reader.u32()?,
-            id: reader.digest()?,
+        let (stored_len, plain_len, count) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        if !(1..=CHUNKS_MAX).contains(&count) {
+            return Err(reader.invalid("it has no chunks, or too many").into());
+        }
+        // Not more than are there.
+        let chunks = (0..count).map(|_| reader.u32()).collect::<Result<Vec<_>, _>>()?;
+        let summed = bytes.get(..20 + 4 * chunks.len()).unwrap_or_default();
+        if reader.digest()? != digest_of(summed) {
+            return Err(DecodeError::Checksum { what: WHAT }.into());
+        }
+        let header = Header { encoding, stored_len, chunks };
+        match header.is_possible() && header.plain_len() == plain_len {
+            true => Ok(header),
+            false => Err(reader.invalid("its lengths do not fit together").into()),
+        }
+    }
+
+    /// Whether a writer may have written it: a frame that does not get smaller
+    /// is kept raw.
+    fn is_possible(&self) -> bool {
+        let plain = self.chunks.iter().try_fold(0_u32, |sum, len| sum.checked_add(*len));
+        let Some(plain) = plain.filter(|plain| (1..=PLAIN_MAX).contains(plain)) else {
+            return false;
         };
-        if !lengths_fit(encoding, header.stored_len, header.plain_len) {
-            return Err(reader.invalid("its lengths do not fit together").into());
-        }
-        Ok(header)
-    }
-
-    /// Bytes of the whole frame.
-    pub fn frame_len(&self) -> u32 {
-        // Cannot overflow for a header that was decoded or sealed: see PLAIN_MAX.
-        self.stored_len.saturating_add(HEADER_LEN)
+        self.chunks.iter().all(|len| (1..=CHUNK_MAX).contains(len))
+            && match self.encoding {
+                Encoding::Raw => self.stored_len == plain,
+                Encoding::Zstd => (1..plain).contains(&self.stored_len),
+            }
     }
 }
 
-/// [`Header::LEN`] in the type of the lengths.
-pub const HEADER_LEN: u32 = 48;
-
-/// Longest frame that a reader accepts.
-pub const FRAME_MAX: u32 = HEADER_LEN + PLAIN_MAX;
-
-/// Whether a writer may have written a chunk with these lengths: a chunk that
-/// does not get smaller is kept raw.
-pub(crate) fn lengths_fit(encoding: Encoding, stored_len: u32, plain_len: u32) -> bool {
-    (1..=PLAIN_MAX).contains(&plain_len)
-        && match encoding {
-            Encoding::Raw => stored_len == plain_len,
-            Encoding::Zstd => (1..plain_len).contains(&stored_len),
-        }
+/// The plain bytes of a frame. They can only be had as chunks that are proven.
+#[derive(Debug, Clone, Default)]
+pub struct Opened {
+    plain: Vec<u8>,
+    chunks: Vec<u32>,
 }
 
-/// Turns payloads back into chunks. Reuse one: it holds the decompressor.
+impl Opened {
+    /// The chunk of `len` bytes that starts at `offset` in the frame's plain
+    /// bytes, if it is the one that is named.
+    pub fn chunk(&self, id: &Digest, offset: u32, len: u32) -> Result<&[u8], FrameError> {
+        let range = offset as usize..offset.saturating_add(len) as usize;
+        let plain = self.plain.get(range).filter(|plain| digest_of(plain) == *id);
+        plain.ok_or(FrameError::Digest { id: *id })
+    }
+
+    /// All chunks, each with the name that its bytes have.
+    pub fn chunks(&self) -> impl Iterator<Item = (Digest, &[u8])> {
+        self.chunks.iter().scan(&self.plain[..], |rest, len| {
+            let (plain, after) = rest.split_at_checked(*len as usize)?;
+            *rest = after;
+            Some((digest_of(plain), plain))
+        })
+    }
+
+    /// Plain bytes of the frame.
+    pub fn plain_len(&self) -> usize {
+        self.plain.len()
+    }
+}
+
+/// Opens frames. Reuse one: it holds the decompressor.
 #[derive(Default)]
 pub struct Opener {
     zstd: zstd::bulk::Decompressor<'static>,
 }
 
 impl Opener {
-    /// Puts the plain bytes of a chunk into `plain`, which is cleared first,
-    /// and checks that they are those that the header names. On error `plain`
-    /// is empty: unverified bytes never leave.
-    pub fn open(
-        &mut self,
-        header: &Header,
-        payload: &[u8],
-        plain: &mut Vec<u8>,
-    ) -> Result<(), FrameError> {
-        let result = self.decode(header, payload, plain);
-        if result.is_err() {
-            plain.clear();
-        }
-        result
-    }
-
-    fn decode(
-        &mut self,
-        header: &Header,
-        payload: &[u8],
-        plain: &mut Vec<u8>,
-    ) -> Result<(), FrameError> {
-        let &Header { id, stored_len, plain_len, encoding } = header;
-        plain.clear();
-        let (Ok(stored), Ok(len)) = (usize::try_from(stored_len), usize::try_from(plain_len))
-        else {
-            return Err(FrameError::Decompress { id });
-        };
-        if payload.len() != stored {
-            return Err(FrameError::Length { id, found: payload.len(), expected: stored_len });
-        }
-        if !lengths_fit(encoding, stored_len, plain_len) {
-            return Err(FrameError::Decompress { id });
-        }
-        match encoding {
-            Encoding::Raw => plain.extend_from_slice(payload),
+    /// Opens a frame, header and payload. After an error nothing is in `opened`.
+    pub fn open(&mut self, frame: &[u8], opened: &mut Opened) -> Result<(), FrameError> {
+        opened.plain.clear();
+        opened.chunks.clear();
+        let header = Header::decode(frame)?;
+        let (len, expected) = (header.header_len() as usize, header.frame_len());
+        let payload = frame.get(len..).filter(|_| frame.len() == expected as usize);
+        let payload = payload.ok_or(FrameError::Length { found: frame.len(), expected })?;
+        match header.encoding {
+            Encoding::Raw => opened.plain.extend_from_slice(payload),
             Encoding::Zstd => {
                 // A slice, not the Vec: its length is the bound of the output.
-                plain.resize(len, 0);
-                match self.zstd.decompress_to_buffer(payload, &mut plain[..]) {
-                    Ok(found) if found == len => {}
-                    _ => return Err(FrameError::Decompress { id }),
+                opened.plain.resize(header.plain_len() as usize, 0);
+                let found = self.zstd.decompress_to_buffer(payload, &mut opened.plain[..]);
+                if !found.is_ok_and(|found| found == opened.plain.len()) {
+                    opened.plain.clear();
+                    return Err(FrameError::Decompress);
                 }
             }
         }
-        match digest_of(plain) == id {
-            true => Ok(()),
-            false => Err(FrameError::Digest { id }),
-        }
+        opened.chunks = header.chunks;
+        Ok(())
     }
 }
 
-/// [`Opener::open`] for a single chunk.
-pub fn open(header: &Header, payload: &[u8], plain: &mut Vec<u8>) -> Result<(), FrameError> {
-    Opener::default().open(header, payload, plain)
+/// [`Opener::open`] for a single frame.
+pub fn open(frame: &[u8]) -> Result<Opened, FrameError> {
+    let mut opened = Opened::default();
+    Opener::default().open(frame, &mut opened)?;
+    Ok(opened)
 }
 
 /// Turns chunks into frames. Reuse one: it holds the compressor.
@@ -218,49 +243,58 @@ pub struct Sealer {
     scratch: Vec<u8>,
 }
 
-/// Why a chunk cannot become a frame.
+/// Why chunks cannot become a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
-    /// Not 1 to [`PLAIN_MAX`] bytes.
-    #[error("a chunk cannot have {len} bytes: 1 to {PLAIN_MAX} are possible")]
+    /// Not within the limits of a frame, or not the bytes of its chunks.
+    #[error("a frame cannot have {chunks} chunks of {len} bytes together")]
     Length {
-        /// Its length.
+        /// How many chunks.
+        chunks: usize,
+        /// Their bytes.
         len: usize,
     },
     /// The compressor failed, which is for want of memory.
-    #[error("compressing a chunk failed")]
+    #[error("compressing a frame failed")]
     Compress(#[source] std::io::Error),
 }
 
 impl Sealer {
-    /// A sealer with a zstd level; the store writes with level 3.
+    /// A sealer with a zstd level.
     pub fn new(level: i32) -> Result<Sealer, SealError> {
         let zstd = zstd::bulk::Compressor::new(level).map_err(SealError::Compress)?;
         Ok(Sealer { zstd, scratch: Vec::new() })
     }
 
-    /// Appends the frame of the chunk `plain`, whose digest is `id`, to `out`.
+    /// Appends the frame of some chunks to `out`: their lengths, and their
+    /// bytes one after the other.
     pub fn seal(
         &mut self,
-        id: Digest,
+        chunks: &[u32],
         plain: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Header, SealError> {
-        let plain_len = u32::try_from(plain.len())
-            .ok()
-            .filter(|len| (1..=PLAIN_MAX).contains(len))
-            .ok_or(SealError::Length { len: plain.len() })?;
-        let raw = Header { encoding: Encoding::Raw, stored_len: plain_len, plain_len, id };
+        let wrong = SealError::Length { chunks: chunks.len(), len: plain.len() };
+        if chunks.len() > CHUNKS_MAX as usize {
+            return Err(wrong);
+        }
+        let Ok(plain_len) = u32::try_from(plain.len()) else { return Err(wrong) };
+        let mut header =
+            Header { encoding: Encoding::Raw, stored_len: plain_len, chunks: chunks.to_vec() };
+        if !header.is_possible() {
+            return Err(wrong);
+        }
         self.scratch.clear();
         self.scratch.reserve(zstd::zstd_safe::compress_bound(plain.len()));
         self.zstd.compress_to_buffer(plain, &mut self.scratch).map_err(SealError::Compress)?;
         // Decompressing costs more than the last 3 % are worth.
         let gains = self.scratch.len() + plain.len() / 32 < plain.len();
-        let (header, payload) = match u32::try_from(self.scratch.len()) {
+        let payload = match u32::try_from(self.scratch.len()) {
             Ok(stored_len) if gains => {
-                (Header { encoding: Encoding::Zstd, stored_len, ..raw }, &self.scratch[..])
+                header = Header { encoding: Encoding::Zstd, stored_len, ..header };
+                &self.scratch[..]
             }
-            _ => (raw, plain),
+            _ => plain,
         };
         out.extend_from_slice(&header.encode());
         out.extend_from_slice(payload);

@@ -1,13 +1,12 @@
 //! Where the chunks of one image are, at the moment (`docs/locations.md`).
 
 use crate::bytes::{self, DecodeError, Reader};
-use crate::frame::{self, FRAME_MAX};
 use crate::pack::{self, PackName};
 use crate::table::EXTENTS_MAX;
 
 const WHAT: &str = "a list of chunk locations";
 const MAGIC: &[u8; 8] = b"INGOTLOC";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const LOCATION_LEN: usize = 16;
 
 /// Most packs that an image may be spread over.
@@ -15,15 +14,17 @@ pub const PACKS_MAX: u64 = 1 << 16;
 /// Most bytes of an encoded list.
 pub const BYTES_MAX: u64 = EXTENTS_MAX * 16 + PACKS_MAX * 32 + 1024;
 
-/// The place of one chunk's frame.
+/// The place of one chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location {
     /// Index into [`Locations::packs`].
     pub pack: u32,
-    /// Offset of the frame's header in that pack.
+    /// Offset in that pack of the header of the frame that the chunk is in.
     pub offset: u64,
     /// Bytes of the frame, header included.
     pub frame_len: u32,
+    /// Where the chunk starts in the plain bytes of the frame.
+    pub plain_offset: u32,
 }
 
 /// The places of all chunks of an image.
@@ -46,8 +47,9 @@ impl Locations {
         bytes::put_len(&mut out, self.chunks.len());
         for chunk in &self.chunks {
             out.extend_from_slice(&chunk.pack.to_le_bytes());
-            out.extend_from_slice(&chunk.offset.to_le_bytes());
+            out.extend_from_slice(&pack::encoded_offset(chunk.offset));
             out.extend_from_slice(&chunk.frame_len.to_le_bytes());
+            out.extend_from_slice(&chunk.plain_offset.to_le_bytes());
         }
         bytes::finish(out)
     }
@@ -61,12 +63,14 @@ impl Locations {
         let count = reader.count(EXTENTS_MAX, LOCATION_LEN)?;
         let mut chunks = Vec::with_capacity(count);
         for _ in 0..count {
-            let (pack, offset, frame_len) = (reader.u32()?, reader.u64()?, reader.u32()?);
+            let (pack, offset) = (reader.u32()?, u64::from(reader.u32()?));
+            let (frame_len, plain_offset) = (reader.u32()?, reader.u32()?);
             let named = usize::try_from(pack).is_ok_and(|index| index < packs.len());
-            if !named || !is_place(offset, frame_len) {
+            // How long the chunk is says the chunk table.
+            if !named || !pack::fits(offset, frame_len, plain_offset, 1) {
                 return Err(reader.invalid("a location is impossible"));
             }
-            chunks.push(Location { pack, offset, frame_len });
+            chunks.push(Location { pack, offset, frame_len, plain_offset });
         }
         reader.end()?;
         Ok(Locations { packs, chunks })
@@ -76,9 +80,4 @@ impl Locations {
     pub fn pack(&self, location: &Location) -> Option<PackName> {
         self.packs.get(usize::try_from(location.pack).ok()?).copied()
     }
-}
-
-/// Whether a frame may stand there.
-pub(crate) fn is_place(offset: u64, frame_len: u32) -> bool {
-    (frame::HEADER_LEN + 1..=FRAME_MAX).contains(&frame_len) && pack::fits(offset, frame_len)
 }

@@ -1,6 +1,6 @@
-//! Many chunk frames in one immutable object (`docs/pack.md`).
+//! Many frames of chunks in one immutable object (`docs/pack.md`).
 //!
-//! Header, frames, table of the frames, trailer. A pack is written front to
+//! Header, frames, table of their chunks, trailer. A pack is written front to
 //! back with [`Builder`] and read back to front: [`Trailer`], [`decode_table`].
 
 use std::fmt;
@@ -9,18 +9,18 @@ use std::str::FromStr;
 use wire::Digest;
 
 use crate::bytes::{DecodeError, Reader};
-use crate::frame::{self, Encoding};
+use crate::frame;
 
 const WHAT: &str = "a pack";
 const MAGIC: &[u8; 8] = b"INGOTPCK";
 
 /// The version this code writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 16;
 /// Bytes of one entry of the table.
 pub const ENTRY_LEN: usize = 52;
-/// Most frames in a pack.
+/// Most chunks in a pack.
 pub const ENTRIES_MAX: u64 = 1 << 16;
 /// Most bytes in a pack.
 pub const BYTES_MAX: u64 = 256 << 20;
@@ -69,58 +69,57 @@ impl fmt::Debug for PackName {
 pub struct Entry {
     /// The chunk.
     pub id: Digest,
-    /// Offset of its frame's header.
+    /// Offset of the header of the frame that it is in.
     pub offset: u64,
-    /// Bytes of its frame, header included.
+    /// Bytes of that frame, header included.
     pub frame_len: u32,
+    /// Where the chunk starts in the plain bytes of the frame.
+    pub plain_offset: u32,
     /// Plain bytes of the chunk.
     pub plain_len: u32,
-    /// How the frame's payload is coded.
-    pub encoding: Encoding,
+    /// Its share of the frame's bytes: the shares of all its chunks are the frame.
+    pub stored_len: u32,
 }
 
 impl Entry {
-    /// The header that the frame must have.
-    pub fn header(&self) -> frame::Header {
-        frame::Header {
-            encoding: self.encoding,
-            stored_len: self.frame_len.saturating_sub(frame::HEADER_LEN),
-            plain_len: self.plain_len,
-            id: self.id,
-        }
-    }
-
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.id.0);
-        out.extend_from_slice(&self.offset.to_le_bytes());
+        out.extend_from_slice(&encoded_offset(self.offset));
         out.extend_from_slice(&self.frame_len.to_le_bytes());
+        out.extend_from_slice(&self.plain_offset.to_le_bytes());
         out.extend_from_slice(&self.plain_len.to_le_bytes());
-        out.extend_from_slice(&[self.encoding.code(), 0, 0, 0]);
+        out.extend_from_slice(&self.stored_len.to_le_bytes());
     }
 
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
-        let (id, offset) = (reader.digest()?, reader.u64()?);
-        let (frame_len, plain_len) = (reader.u32()?, reader.u32()?);
-        let encoding = Encoding::from_code(reader.u8()?)
-            .ok_or_else(|| reader.invalid("an entry has an unknown encoding"))?;
-        reader.zeros::<3>()?;
-        let entry = Entry { id, offset, frame_len, plain_len, encoding };
-        let stored_len = frame_len.checked_sub(frame::HEADER_LEN);
-        match stored_len {
-            Some(len)
-                if frame::lengths_fit(encoding, len, plain_len) && fits(offset, frame_len) =>
-            {
-                Ok(entry)
-            }
-            _ => Err(reader.invalid("the place or length of an entry is impossible")),
+        let entry = Entry {
+            id: reader.digest()?,
+            offset: reader.u32()?.into(),
+            frame_len: reader.u32()?,
+            plain_offset: reader.u32()?,
+            plain_len: reader.u32()?,
+            stored_len: reader.u32()?,
+        };
+        let Entry { offset, frame_len, plain_offset, plain_len, stored_len, .. } = entry;
+        let is_chunk = (1..=frame::CHUNK_MAX).contains(&plain_len) && stored_len <= frame_len;
+        match is_chunk && fits(offset, frame_len, plain_offset, plain_len) {
+            true => Ok(entry),
+            false => Err(reader.invalid("the place or length of an entry is impossible")),
         }
     }
 }
 
-/// Whether a frame may stand there in a pack.
-pub(crate) fn fits(offset: u64, frame_len: u32) -> bool {
-    offset >= FIRST_OFFSET
+/// Offsets fit, as packs are small.
+pub(crate) fn encoded_offset(offset: u64) -> [u8; 4] {
+    u32::try_from(offset).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// Whether a chunk may stand there: the frame in a pack, the chunk in the frame.
+pub(crate) fn fits(offset: u64, frame_len: u32, plain_offset: u32, plain_len: u32) -> bool {
+    (frame::FRAME_MIN..=frame::FRAME_MAX).contains(&frame_len)
+        && offset >= FIRST_OFFSET
         && offset.checked_add(u64::from(frame_len)).is_some_and(|end| end <= BYTES_MAX)
+        && plain_offset.checked_add(plain_len).is_some_and(|end| end <= frame::PLAIN_MAX)
 }
 
 /// Keeps the table while a pack is written: header, frames in the order of
@@ -151,7 +150,7 @@ impl Builder {
         self.end
     }
 
-    /// The frames so far.
+    /// The chunks so far.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -160,21 +159,14 @@ impl Builder {
     pub fn has_room(&self) -> bool {
         // ENTRIES_MAX entries and the trailer are below 4 MiB.
         const TAIL: u64 = 4 << 20;
-        (self.entries.len() as u64) < ENTRIES_MAX
+        self.entries.len() as u64 + u64::from(frame::CHUNKS_MAX) <= ENTRIES_MAX
             && self.end + u64::from(frame::FRAME_MAX) + TAIL <= BYTES_MAX
     }
 
-    /// Notes the frame that is written next.
-    pub fn push(&mut self, header: &frame::Header) {
-        let frame_len = header.frame_len();
-        self.entries.push(Entry {
-            id: header.id,
-            offset: self.end,
-            frame_len,
-            plain_len: header.plain_len,
-            encoding: header.encoding,
-        });
-        self.end += u64::from(frame_len);
+    /// Notes the frame that is written next, and the names of its chunks.
+    pub fn push(&mut self, header: &frame::Header, ids: &[Digest]) {
+        self.entries.extend(entries_of(header, self.end, ids.iter().copied()));
+        self.end += u64::from(header.frame_len());
     }
 
     /// The table and the trailer: the bytes after the last frame.
@@ -186,6 +178,28 @@ impl Builder {
         out.extend_from_slice(&trailer.encode());
         out
     }
+}
+
+/// The entries of a frame that stands at `offset`, and has these chunks.
+pub fn entries_of(
+    header: &frame::Header,
+    offset: u64,
+    ids: impl Iterator<Item = Digest>,
+) -> impl Iterator<Item = Entry> {
+    let (frame_len, all) = (header.frame_len(), header.plain_len());
+    // Rounded so that the shares of all chunks are the frame.
+    let stored_before = move |plain: u32| -> u32 {
+        let stored = u64::from(frame_len) * u64::from(plain) / u64::from(all.max(1));
+        u32::try_from(stored).unwrap_or(frame_len)
+    };
+    let mut plain_offset = 0;
+    ids.zip(header.chunks.iter().copied()).map(move |(id, plain_len)| {
+        let end = plain_offset + plain_len;
+        let stored_len = stored_before(end) - stored_before(plain_offset);
+        let entry = Entry { id, offset, frame_len, plain_offset, plain_len, stored_len };
+        plain_offset = end;
+        entry
+    })
 }
 
 /// Checks the bytes that a pack starts with.
@@ -254,7 +268,7 @@ impl Trailer {
 }
 
 /// Reads the table of a pack: frames without gaps from the header to
-/// `table_offset`, where the table starts.
+/// `table_offset`, where the table starts, and chunks without gaps in each.
 pub fn decode_table(
     trailer: &Trailer,
     table: &[u8],
@@ -267,20 +281,39 @@ pub fn decode_table(
         return Err(DecodeError::Checksum { what: WHAT });
     }
     let mut reader = Reader::new(WHAT, table);
+    let decoded = (0..trailer.entries).map(|_| Entry::decode(&mut reader));
+    let entries = decoded.collect::<Result<Vec<_>, _>>()?;
     let mut end = FIRST_OFFSET;
-    let mut entries = Vec::with_capacity(table.len() / ENTRY_LEN);
-    for _ in 0..trailer.entries {
-        let entry = Entry::decode(&mut reader)?;
-        if entry.offset != end {
+    for chunks in frames(&entries) {
+        let first = chunks[0];
+        if first.offset != end {
             return Err(reader.invalid("its frames do not follow each other"));
         }
-        end += u64::from(entry.frame_len);
-        entries.push(entry);
+        if !fill_a_frame(chunks) {
+            return Err(reader.invalid("the chunks of a frame do not follow each other"));
+        }
+        end += u64::from(first.frame_len);
     }
     match end == table_offset {
         true => Ok(entries),
         false => Err(reader.invalid("its frames do not end where its table starts")),
     }
+}
+
+/// The entries of a table, frame by frame.
+pub fn frames(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
+    entries.chunk_by(|one, next| one.offset == next.offset)
+}
+
+fn fill_a_frame(chunks: &[Entry]) -> bool {
+    let (mut plain_end, mut stored) = (0, 0_u64);
+    let follow = chunks.iter().all(|chunk| {
+        let follows = chunk.plain_offset == plain_end && chunk.frame_len == chunks[0].frame_len;
+        plain_end = chunk.plain_offset.saturating_add(chunk.plain_len);
+        stored += u64::from(chunk.stored_len);
+        follows
+    });
+    follow && stored == u64::from(chunks[0].frame_len)
 }
 
 /// Reads the table of a pack of which all bytes are at hand. The frames

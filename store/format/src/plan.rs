@@ -31,7 +31,7 @@ pub const UNWANTED_PART: u64 = 8;
 pub struct PlanLimits {
     /// Most unwanted bytes between two chunks of one range.
     pub gap_bytes_max: u64,
-    /// Most bytes of a range, unless one chunk alone is larger.
+    /// Most bytes of a range, unless one frame alone is larger.
     pub range_bytes_max: u64,
 }
 
@@ -52,7 +52,7 @@ pub struct RangeRequest {
     /// Byte after the last.
     pub end: u64,
     /// The wanted chunks whose frames are in it, as indexes into
-    /// [`Locations::chunks`], by rising offset.
+    /// [`Locations::chunks`], frame by frame, by rising offset.
     pub chunks: Vec<usize>,
 }
 
@@ -74,7 +74,7 @@ pub struct Plan {
     pub ranges: Vec<RangeRequest>,
     /// Distinct chunks that are wanted.
     pub wanted_chunks: u64,
-    /// Bytes of their frames.
+    /// Bytes of the frames that they are in.
     pub wanted_bytes: u64,
     /// Bytes of the ranges: the frames and what lies between them.
     pub wire_bytes: u64,
@@ -115,9 +115,10 @@ impl Plan {
     fn within(places: &[Place], limits: PlanLimits) -> Plan {
         let ranges = joined(places, limits);
         let wire_bytes = ranges.iter().map(RangeRequest::bytes).sum();
+        let frames = places.chunk_by(|one, next| one.frame() == next.frame());
         Plan {
             wanted_chunks: places.len() as u64,
-            wanted_bytes: places.iter().map(|place| place.end - place.start).sum(),
+            wanted_bytes: frames.map(|chunks| chunks[0].end - chunks[0].start).sum(),
             wire_bytes,
             ranges,
         }
@@ -166,6 +167,12 @@ struct Place {
     end: u64,
     chunk: usize,
     pack: PackName,
+}
+
+impl Place {
+    fn frame(&self) -> (u32, u64) {
+        (self.number, self.start)
+    }
 }
 
 /// The places of wanted chunks, each once, in the order of the packs.

@@ -1,20 +1,21 @@
 //! An immutable sorted part of the index: where chunks are (`docs/index.md`).
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+mod write;
+
+use std::cmp::Ordering;
 
 use wire::Digest;
 
-use crate::bytes::{self, DecodeError, Reader, SUM};
+use crate::bytes::{DecodeError, Reader, SUM};
 use crate::pack::{Entry, PackName};
+
+pub use write::{encode, merge};
 
 const WHAT: &str = "an index segment";
 const MAGIC: &[u8; 8] = b"INGOTIDX";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Magic, version, four zero bytes, count of packs, count of entries.
 const HEAD: usize = 32;
-/// Where in it the count of entries is.
-const COUNT: usize = 24;
 const PACK_LEN: usize = 32;
 const ENTRY_LEN: usize = 56;
 const DIRECTORY_LEN: usize = 4;
@@ -22,6 +23,8 @@ const DIRECTORY_LEN: usize = 4;
 /// directory stays in the processor's cache, and what it leads to is a few
 /// cache lines.
 const ENTRIES_PER_NUMBER: usize = 4;
+/// Entries between two pauses for the caller.
+const PAUSE: usize = 1 << 16;
 
 /// Most packs in a segment.
 pub const PACKS_MAX: u64 = 1 << 24;
@@ -37,79 +40,9 @@ pub struct Place {
     pub entry: Entry,
 }
 
-/// Writes a segment of the given packs and their tables. Of a chunk that is in
-/// several packs, the place in the first one given is kept.
-pub fn encode(packs: &[(PackName, Vec<Entry>)]) -> Vec<u8> {
-    let mut entries: Vec<(u32, &Entry)> = (0_u32..)
-        .zip(packs)
-        .flat_map(|(index, (_, entries))| entries.iter().map(move |entry| (index, entry)))
-        .collect();
-    entries.sort_by_key(|(pack, entry)| (entry.id, *pack, entry.offset));
-    let names: Vec<PackName> = packs.iter().map(|(name, _)| *name).collect();
-    let most = entries.len();
-    write(&names, entries.into_iter().map(|(pack, entry)| (pack, *entry)), most)
-}
-
-/// Makes one segment of several, without the packs that are not to be kept and
-/// without entries that cannot be right. Of a chunk that is in several segments,
-/// the place in the first one given is kept. Needs memory for the result only.
-pub fn merge(segments: &[Segment<'_>], keep: impl Fn(&PackName) -> bool) -> Vec<u8> {
-    let (mut names, mut numbers) = (Vec::new(), HashMap::new());
-    for name in segments.iter().flat_map(Segment::packs).filter(keep) {
-        numbers.entry(name).or_insert_with(|| {
-            names.push(name);
-            names.len() as u32 - 1
-        });
-    }
-    let mut sources: Vec<_> = segments
-        .iter()
-        .map(|segment| {
-            let places = segment.iter().flatten();
-            places.filter_map(|place| Some((*numbers.get(&place.pack)?, place.entry)))
-        })
-        .collect();
-    let mut heads: Vec<_> = sources.iter_mut().map(Iterator::next).collect();
-    // The ids of the heads, least first, of the same id the first segment's.
-    let ids = heads.iter().zip(0_usize..).filter_map(|(head, at)| Some((head.as_ref()?.1.id, at)));
-    let mut next: BinaryHeap<_> = ids.map(Reverse).collect();
-    let entries = std::iter::from_fn(|| {
-        let Reverse((_, at)) = next.pop()?;
-        let entry = std::mem::replace(&mut heads[at], sources[at].next());
-        next.extend(heads[at].as_ref().map(|(_, entry)| Reverse((entry.id, at))));
-        entry
-    });
-    write(&names, entries, segments.iter().map(Segment::len).sum())
-}
-
-/// Writes at most so many entries, which come by rising id; of several with the
-/// same id the first.
-fn write(packs: &[PackName], entries: impl Iterator<Item = (u32, Entry)>, most: usize) -> Vec<u8> {
-    let len = HEAD + packs.len() * PACK_LEN + most * ENTRY_LEN + directory_bytes(most) + SUM;
-    let mut out = bytes::start(MAGIC, VERSION, len);
-    out.extend_from_slice(&[0; 4]);
-    bytes::put_len(&mut out, packs.len());
-    bytes::put_len(&mut out, 0);
-    packs.iter().for_each(|name| out.extend_from_slice(&name.0));
-    let start = out.len();
-    let mut last = None;
-    for (pack, entry) in entries.filter(|(_, entry)| last.replace(entry.id) != Some(entry.id)) {
-        entry.encode(&mut out);
-        out.extend_from_slice(&pack.to_le_bytes());
-    }
-    let count = (out.len() - start) / ENTRY_LEN;
-    out[COUNT..HEAD].copy_from_slice(&(count as u64).to_le_bytes());
-    let numbers = directory(out[start..].as_chunks().0);
-    numbers.iter().for_each(|number| out.extend_from_slice(number));
-    bytes::finish(out)
-}
-
 /// Bits of an id that choose a number of the directory of so many entries.
 fn directory_bits(entries: usize) -> u32 {
     entries.div_ceil(ENTRIES_PER_NUMBER).next_power_of_two().trailing_zeros()
-}
-
-fn directory_bytes(entries: usize) -> usize {
-    DIRECTORY_LEN << directory_bits(entries)
 }
 
 /// The first bits of an id.
@@ -119,19 +52,79 @@ fn first_bits(id: &[u8], bits: u32) -> usize {
     (u64::from(first) >> (32 - bits)) as usize
 }
 
-/// For each value of the first bits of an id, how many of these entries, which
-/// are sorted, have that value or a lower one.
-fn directory(entries: &[[u8; ENTRY_LEN]]) -> Vec<[u8; DIRECTORY_LEN]> {
-    let bits = directory_bits(entries.len());
-    let mut numbers = Vec::with_capacity(1 << bits);
-    let mut below = 0_u32;
-    for value in 0..1_usize << bits {
-        let rest = entries.get(below as usize..).unwrap_or_default();
-        below +=
-            rest.iter().take_while(|entry| first_bits(&entry[..], bits) <= value).count() as u32;
-        numbers.push(below.to_le_bytes());
+/// For each value of the first bits of an id, how many entries have that value
+/// or a lower one.
+struct Directory {
+    bits: u32,
+    numbers: Vec<u32>,
+    entries: u32,
+}
+
+impl Directory {
+    /// Of so many entries.
+    fn new(entries: usize) -> Directory {
+        let bits = directory_bits(entries);
+        Directory { bits, numbers: Vec::with_capacity(1 << bits), entries: 0 }
     }
-    numbers
+
+    /// Adds the entry of an id, which come by rising id.
+    fn push(&mut self, id: &[u8]) {
+        let value = first_bits(id, self.bits);
+        self.numbers.resize(self.numbers.len().max(value), self.entries);
+        self.entries += 1;
+    }
+
+    fn finish(mut self) -> Vec<u32> {
+        self.numbers.resize(1 << self.bits, self.entries);
+        self.numbers
+    }
+}
+
+/// What the frame of a segment says, for whoever opens the same one often.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame {
+    packs: usize,
+    entries: usize,
+    directory: usize,
+}
+
+impl Frame {
+    /// Of the segment that these bytes are.
+    pub fn of(bytes: &[u8]) -> Result<Frame, DecodeError> {
+        let mut reader = Reader::new(WHAT, bytes);
+        reader.start(MAGIC, VERSION)?;
+        reader.zeros::<4>()?;
+        let packs = reader.count(PACKS_MAX, PACK_LEN)?;
+        let entries = reader.count(ENTRIES_MAX, ENTRY_LEN)?;
+        let directory = 1 << directory_bits(entries);
+        let frame = Frame { packs, entries, directory };
+        match frame.bytes().map(|frame| bytes.len().cmp(&frame)) {
+            Some(Ordering::Equal) => Ok(frame),
+            Some(Ordering::Greater) => Err(reader.invalid("bytes follow its end")),
+            _ => Err(DecodeError::Truncated { what: WHAT }),
+        }
+    }
+
+    /// Bytes of the whole segment.
+    fn bytes(&self) -> Option<usize> {
+        let packs = self.packs.checked_mul(PACK_LEN)?;
+        let entries = self.entries.checked_mul(ENTRY_LEN)?;
+        let directory = self.directory.checked_mul(DIRECTORY_LEN)?;
+        [packs, entries, directory, SUM].into_iter().try_fold(HEAD, usize::checked_add)
+    }
+
+    /// The segment that these bytes are, which are those that this is of.
+    pub fn open<'a>(&self, bytes: &'a [u8]) -> Option<Segment<'a>> {
+        let (_, body) = bytes.split_at_checked(HEAD)?;
+        let (packs, body) = body.split_at_checked(self.packs * PACK_LEN)?;
+        let (entries, body) = body.split_at_checked(self.entries * ENTRY_LEN)?;
+        let (directory, _) = body.split_at_checked(self.directory * DIRECTORY_LEN)?;
+        Some(Segment {
+            packs: packs.as_chunks().0,
+            entries: entries.as_chunks().0,
+            directory: directory.as_chunks().0,
+        })
+    }
 }
 
 /// A segment in memory, or mapped into it.
@@ -146,27 +139,8 @@ impl<'a> Segment<'a> {
     /// Looks at the frame of a segment, not at its entries: costs the same for
     /// any length. [`verify`] looks at everything.
     pub fn open(bytes: &'a [u8]) -> Result<Segment<'a>, DecodeError> {
-        let truncated = DecodeError::Truncated { what: WHAT };
-        let mut reader = Reader::new(WHAT, bytes);
-        reader.start(MAGIC, VERSION)?;
-        reader.zeros::<4>()?;
-        let packs = reader.count(PACKS_MAX, PACK_LEN)?;
-        let entries = reader.count(ENTRIES_MAX, ENTRY_LEN)?;
-        let body = bytes.get(HEAD..bytes.len().saturating_sub(SUM)).ok_or(truncated.clone())?;
-        let (names, body) = body.split_at_checked(packs * PACK_LEN).ok_or(truncated.clone())?;
-        let (places, directory) =
-            body.split_at_checked(entries * ENTRY_LEN).ok_or(truncated.clone())?;
-        if directory.len() < directory_bytes(entries) {
-            return Err(truncated);
-        }
-        if directory.len() > directory_bytes(entries) {
-            return Err(reader.invalid("bytes follow its end"));
-        }
-        Ok(Segment {
-            packs: names.as_chunks().0,
-            entries: places.as_chunks().0,
-            directory: directory.as_chunks().0,
-        })
+        let frame = Frame::of(bytes)?;
+        frame.open(bytes).ok_or(DecodeError::Truncated { what: WHAT })
     }
 
     /// Entries.
@@ -191,12 +165,17 @@ impl<'a> Segment<'a> {
 
     /// As [`Segment::get`], with the number of the entry.
     pub fn find(&self, id: &Digest) -> Option<(usize, Place)> {
+        self.near(id)?.find(id)
+    }
+
+    /// Where an entry is if it is here, by what the directory says. Whoever asks
+    /// several segments asks all directories first: memory answers them together.
+    pub fn near(&self, id: &Digest) -> Option<Near<'a>> {
         let value = first_bits(&id.0, self.directory.len().trailing_zeros());
         let end_of = |value: usize| self.directory.get(value).map(|end| u32::from_le_bytes(*end));
         let start = value.checked_sub(1).map_or(Some(0), end_of)? as usize;
-        let near = self.entries.get(start..end_of(value)? as usize)?;
-        let at = near.binary_search_by(|entry| entry[..32].cmp(&id.0[..])).ok()?;
-        Some((start + at, self.place(&near[at]).ok()?))
+        let end = end_of(value)? as usize;
+        Some(Near { segment: *self, start, end })
     }
 
     /// The entry of a number, where there is one that can be right.
@@ -210,6 +189,12 @@ impl<'a> Segment<'a> {
         self.entries.iter().map(move |entry| segment.place(entry))
     }
 
+    /// The entries that can be right, as they stand there.
+    fn right(&self) -> impl Iterator<Item = &'a [u8; ENTRY_LEN]> + use<'a> {
+        let segment = *self;
+        self.entries.iter().filter(move |entry| segment.place(entry).is_ok())
+    }
+
     fn place(&self, bytes: &[u8; ENTRY_LEN]) -> Result<Place, DecodeError> {
         let mut reader = Reader::new(WHAT, bytes);
         let entry = Entry::decode(&mut reader)?;
@@ -221,23 +206,55 @@ impl<'a> Segment<'a> {
     }
 }
 
+/// A few entries of a segment, among which one is if it is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Near<'a> {
+    segment: Segment<'a>,
+    start: usize,
+    end: usize,
+}
+
+impl Near<'_> {
+    /// The entry of the id that this was asked for, and its number.
+    pub fn find(&self, id: &Digest) -> Option<(usize, Place)> {
+        let near = self.segment.entries.get(self.start..self.end)?;
+        let at = near.binary_search_by(|entry| entry[..32].cmp(&id.0[..])).ok()?;
+        Some((self.start + at, self.segment.place(&near[at]).ok()?))
+    }
+}
+
 /// Checks everything in a segment: its checksum, each entry, their order, the
 /// directory.
 pub fn verify(bytes: &[u8]) -> Result<(), DecodeError> {
-    Reader::checked(WHAT, MAGIC, VERSION, bytes)?;
+    verify_with(bytes, || ())
+}
+
+/// [`verify`], with a `pause` now and then, in which the caller may let the
+/// memory of a mapped segment go.
+pub fn verify_with(bytes: &[u8], pause: impl Fn()) -> Result<(), DecodeError> {
+    Reader::checked_with(WHAT, MAGIC, VERSION, bytes, &pause)?;
     let segment = Segment::open(bytes)?;
+    let invalid = |why| DecodeError::Invalid { what: WHAT, why };
+    let mut directory = Directory::new(segment.len());
     let mut last = None;
-    for place in segment.iter() {
+    for (number, place) in segment.iter().enumerate() {
         let id = place?.entry.id;
         if last.is_some_and(|last| last >= id) {
-            return Err(DecodeError::Invalid { what: WHAT, why: "its entries are not sorted" });
+            return Err(invalid("its entries are not sorted"));
         }
+        directory.push(&id.0);
         last = Some(id);
-    }
-    match directory(segment.entries) == segment.directory {
-        true => Ok(()),
-        false => {
-            Err(DecodeError::Invalid { what: WHAT, why: "its directory is not of its entries" })
+        if number % PAUSE == 0 {
+            pause();
         }
+    }
+    match directory
+        .finish()
+        .iter()
+        .map(|number| number.to_le_bytes())
+        .eq(segment.directory.iter().copied())
+    {
+        true => Ok(()),
+        false => Err(invalid("its directory is not of its entries")),
     }
 }

@@ -1,5 +1,7 @@
 //! Which chunks an image is made of (`docs/chunk-table.md`).
 
+mod derived;
+
 use std::collections::HashSet;
 
 use wire::Digest;
@@ -7,6 +9,8 @@ use wire::Digest;
 use crate::bytes::{self, DecodeError, Reader};
 use crate::envelope::{Envelope, REGIONS_MAX};
 use crate::frame;
+
+pub use derived::{DerivedTable, KeptTable};
 
 const WHAT: &str = "a chunk table";
 const MAGIC: &[u8; 8] = b"INGOTTBL";
@@ -33,7 +37,7 @@ pub enum Extent {
     Chunk {
         /// BLAKE3 of the bytes.
         id: Digest,
-        /// How many, 1 to [`frame::PLAIN_MAX`].
+        /// How many, 1 to [`frame::CHUNK_MAX`].
         bytes: u32,
     },
 }
@@ -45,6 +49,23 @@ impl Extent {
             Extent::Hole { bytes } => bytes,
             Extent::Chunk { bytes, .. } => u64::from(bytes),
         }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let id = match self {
+            Extent::Hole { .. } => HOLE,
+            Extent::Chunk { id, .. } => *id,
+        };
+        out.extend_from_slice(&self.bytes().to_le_bytes());
+        out.extend_from_slice(&id.0);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Extent, DecodeError> {
+        let (bytes, id) = (reader.u64()?, reader.digest()?);
+        Ok(match id == HOLE {
+            true => Extent::Hole { bytes },
+            false => Extent::Chunk { id, bytes: chunk_len(reader, bytes)? },
+        })
     }
 }
 
@@ -68,14 +89,7 @@ impl ChunkTable {
         bytes::put_len(&mut out, self.regions.len());
         for region in &self.regions {
             bytes::put_len(&mut out, region.len());
-            for extent in region {
-                let id = match extent {
-                    Extent::Hole { .. } => HOLE,
-                    Extent::Chunk { id, .. } => *id,
-                };
-                out.extend_from_slice(&extent.bytes().to_le_bytes());
-                out.extend_from_slice(&id.0);
-            }
+            region.iter().for_each(|extent| extent.encode(&mut out));
         }
         bytes::finish(out)
     }
@@ -135,30 +149,26 @@ fn sum(extents: &[Extent]) -> Option<u64> {
 }
 
 fn decode_region(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Extent>, DecodeError> {
-    let mut extents = Vec::with_capacity(count);
-    let mut after_hole = false;
-    for _ in 0..count {
-        let bytes = reader.u64()?;
-        let id = reader.digest()?;
-        let is_hole = id == HOLE;
-        if bytes == 0 || (is_hole && after_hole) {
-            return Err(reader.invalid("an extent is empty or continues a hole"));
-        }
-        extents.push(match is_hole {
-            true => Extent::Hole { bytes },
-            false => Extent::Chunk { id, bytes: chunk_len(reader, bytes)? },
-        });
-        after_hole = is_hole;
+    let extents = (0..count).map(|_| Extent::decode(reader)).collect::<Result<Vec<_>, _>>()?;
+    match check_region(&extents) {
+        Ok(()) => Ok(extents),
+        Err(why) => Err(reader.invalid(why)),
     }
-    match sum(&extents) {
-        Some(_) => Ok(extents),
-        None => Err(reader.invalid("a region is longer than 64 bits can say")),
+}
+
+/// What is wrong with the extents of a region, if anything.
+fn check_region(extents: &[Extent]) -> Result<(), &'static str> {
+    let is_hole = |extent: &Extent| matches!(extent, Extent::Hole { .. });
+    let continues = |pair: &[Extent]| pair.iter().all(is_hole);
+    if extents.iter().any(|extent| extent.bytes() == 0) || extents.windows(2).any(continues) {
+        return Err("an extent is empty or continues a hole");
     }
+    sum(extents).map(drop).ok_or("a region is longer than 64 bits can say")
 }
 
 fn chunk_len(reader: &Reader<'_>, bytes: u64) -> Result<u32, DecodeError> {
     u32::try_from(bytes)
         .ok()
-        .filter(|len| *len <= frame::PLAIN_MAX)
+        .filter(|len| *len <= frame::CHUNK_MAX)
         .ok_or_else(|| reader.invalid("a chunk is longer than chunks may be"))
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use store_format::frame::{self, Header, Opener};
+use store_format::frame::{self, FrameError, Opened, Opener};
 use store_format::{Location, RangeRequest};
 use ureq::http::{StatusCode, header};
 use wire::Digest;
@@ -11,12 +11,12 @@ use wire::api::PACKS;
 use crate::client::{Client, Failures, Image, answered, broken, refused};
 use crate::error::{FetchError, PullError};
 
-/// What one thread reuses from request to request: no memory is taken per chunk.
+/// What one thread reuses from request to request: no memory is taken per frame.
 #[derive(Default)]
 struct Buffers {
     opener: Opener,
     frame: Vec<u8>,
-    plain: Vec<u8>,
+    opened: Opened,
 }
 
 impl Client {
@@ -61,10 +61,16 @@ impl Client {
         };
         let url = self.url(&format!("{PACKS}{}", request.pack));
         let mut body = self.open_range(&url, first.offset, request.end)?;
+        let mut opened = None;
         while let Some((&index, rest)) = left.split_first() {
             let Some((location, chunk)) = place(image, index) else { break };
-            body.frame(location, chunk, buffers)?;
-            sink(index, &buffers.plain).map_err(PullError::Sink)?;
+            if opened != Some(location.offset) {
+                body.frame(location, chunk.0, buffers)?;
+                opened = Some(location.offset);
+            }
+            let plain = buffers.opened.chunk(&chunk.0, location.plain_offset, chunk.1);
+            let plain = plain.map_err(|source| body.wrong(location, chunk.0, Some(source)))?;
+            sink(index, plain).map_err(PullError::Sink)?;
             *left = rest;
         }
         // Reading the end lets the connection be used again.
@@ -112,33 +118,28 @@ struct RangeBody<'a> {
 }
 
 impl RangeBody<'_> {
-    /// Reads up to the end of a frame and puts its chunk into `buffers.plain`.
+    /// Reads up to the end of the frame that a chunk is in, and opens it.
     fn frame(
         &mut self,
         location: Location,
-        (id, bytes): (Digest, u32),
+        id: Digest,
         buffers: &mut Buffers,
     ) -> Result<(), FetchError> {
-        let offset = location.offset;
-        let wrong =
-            |url: &str, source| FetchError::Chunk { url: url.to_owned(), offset, id, source };
-        let Some(gap) = offset.checked_sub(self.position) else {
-            return Err(wrong(&self.url, None));
+        let Some(gap) = location.offset.checked_sub(self.position) else {
+            return Err(self.wrong(location, id, None));
         };
         self.skip(gap)?;
-        // Locations were decoded, so that a frame has at least a header and at most FRAME_MAX.
+        // Locations were decoded, so that a frame has at most FRAME_MAX bytes.
         let length = usize::try_from(location.frame_len.min(frame::FRAME_MAX)).unwrap_or(0);
         buffers.frame.resize(length, 0);
         self.fill(&mut buffers.frame)?;
-        let decode = Header::decode(&buffers.frame);
-        let header = decode.map_err(|source| wrong(&self.url, Some(source)))?;
-        let expected = (id, bytes, location.frame_len);
-        if (header.id, header.plain_len, header.frame_len()) != expected {
-            return Err(wrong(&self.url, None));
-        }
-        let payload = &buffers.frame[Header::LEN..];
-        let opened = buffers.opener.open(&header, payload, &mut buffers.plain);
-        opened.map_err(|source| wrong(&self.url, Some(source)))
+        let opened = buffers.opener.open(&buffers.frame, &mut buffers.opened);
+        opened.map_err(|source| self.wrong(location, id, Some(source)))
+    }
+
+    /// What came is not what should be there.
+    fn wrong(&self, location: Location, id: Digest, source: Option<FrameError>) -> FetchError {
+        FetchError::Chunk { url: self.url.clone(), offset: location.offset, id, source }
     }
 
     fn skip(&mut self, bytes: u64) -> Result<(), FetchError> {

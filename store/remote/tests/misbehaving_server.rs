@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use server::{Fault, Sample, Server};
 use store_format::plan::{PlanLimits, ranges};
-use store_format::{Envelope, Region, envelope};
+use store_format::{Envelope, Location, Region, envelope};
 use store_remote::{Backoff, Client, FetchError, Image, Options, PullError, Timing};
 use wire::Digest;
 
@@ -185,8 +185,9 @@ fn a_chunk_that_stays_damaged_is_named() {
     let (client, _) = client(&server);
     let image = image(&client, &sample).unwrap();
     let (name, mut bytes) = sample.packs[1].clone();
-    let at = image.locations.chunks[45].offset;
-    bytes[usize::try_from(at).unwrap() + 100] ^= 1;
+    let Location { offset: at, plain_offset, .. } = image.locations.chunks[45];
+    // Behind the header of a frame of two chunks, which is raw.
+    bytes[usize::try_from(at).unwrap() + 60 + plain_offset as usize + 100] ^= 1;
     server.replace(&name.to_string(), bytes);
     match pull(&client, &image) {
         Err(PullError::Fetch(FetchError::GaveUp { tries: 3, source })) => match *source {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
-use store_format::frame::Opener;
-use store_format::pack::Entry;
+use store_format::frame::{Opened, Opener};
+use store_format::pack::{self, Entry};
 use store_format::{DecodeError, PackName, segment};
 use wire::{Digest, chain};
 
@@ -337,16 +337,22 @@ impl Repo {
 
 /// Chunks of a pack that are right, and what is wrong with the pack.
 fn look_at(name: &PackName, bytes: &[u8], entries: &[Entry]) -> (Vec<Digest>, Option<String>) {
-    let mut opener = Opener::default();
-    let mut plain = Vec::new();
+    let (mut opener, mut opened) = (Opener::default(), Opened::default());
     let mut good = Vec::new();
     let mut wrong = None;
-    for entry in entries {
-        let frame = packs::frame_of(bytes, entry);
-        match packs::prove(frame, &entry.id, entry.plain_len, &mut opener, &mut plain) {
-            Ok(_) => good.push(entry.id),
-            Err(error) => {
-                wrong.get_or_insert_with(|| format!("at byte {}: {error}", entry.offset));
+    for chunks in pack::frames(entries) {
+        let at = chunks[0].offset;
+        let mut note = |error| {
+            wrong.get_or_insert_with(|| format!("at byte {at}: {error}"));
+        };
+        if let Err(error) = opener.open(packs::frame_of(bytes, &chunks[0]), &mut opened) {
+            note(error);
+            continue;
+        }
+        for entry in chunks {
+            match opened.chunk(&entry.id, entry.plain_offset, entry.plain_len) {
+                Ok(_) => good.push(entry.id),
+                Err(error) => note(error),
             }
         }
     }

@@ -144,7 +144,8 @@ impl Database {
         self.pool.begin_with("BEGIN IMMEDIATE").await
     }
 
-    /// Records an image, the packs that it needs and, if given, its reference,
+    /// Records an image, what it needs, packs and the table that its own is told
+    /// by, and, if given, its reference,
     /// and ends the lease under which these and its blobs were stored or found:
     /// all or nothing. Nothing, and false, where the lease is gone, or what it
     /// should have kept: nobody deletes while this looks.
@@ -153,12 +154,14 @@ impl Database {
         lease: &str,
         storage: &Storage,
         image: &ImageRow,
+        base: Option<Digest>,
         packs: &[PackName],
         reference: Option<(&str, &str)>,
     ) -> Result<bool, StorageError> {
-        let blobs = [&image.digest, &image.table].map(|blob| blob_key(blob).to_string());
+        let blobs = [image.digest, image.table].into_iter().chain(base);
+        let blobs = blobs.map(|blob| blob_key(&blob).to_string());
         let packs_keys = packs.iter().map(|pack| pack_key(pack).to_string());
-        let needed: Vec<String> = blobs.into_iter().chain(packs_keys).collect();
+        let needed: Vec<String> = blobs.chain(packs_keys).collect();
         let mut change = self.begin().await.map_err(failed)?;
         if !garbage::redeem(&mut change, lease, &needed).await.map_err(failed)?
             || !storage.has(&needed).await?

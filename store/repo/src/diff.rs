@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 use store_format::{
-    ChunkTable, Envelope, Extent, Locations, PartitionTable, PlanError, PlanLimits, Region, plan,
+    ChunkTable, Envelope, Extent, Locations, PartitionTable, Plan, PlanError, Region,
 };
 use wire::Digest;
 
@@ -68,11 +68,11 @@ pub struct Transfer {
     pub chunks: u64,
     /// Plain bytes of these.
     pub plain_bytes: u64,
-    /// Stored bytes of these.
+    /// Bytes of the frames that they are in.
     pub stored_bytes: u64,
     /// Requests for ranges of packs.
     pub requests: u64,
-    /// Bytes of these ranges, with what is read along between two chunks.
+    /// Bytes of these ranges, with what is read along between two frames.
     pub wire_bytes: u64,
 }
 
@@ -142,15 +142,14 @@ impl Missing {
         let mut transfer = Transfer::default();
         let mut wanted = Vec::new();
         for (index, plain_bytes) in chunks {
-            let at = self.locations.chunks.get(index);
             transfer.chunks += 1;
             transfer.plain_bytes += u64::from(plain_bytes);
-            transfer.stored_bytes += at.map_or(0, |at| u64::from(at.frame_len));
             wanted.push(index);
         }
-        let requests = plan::ranges(wanted.into_iter(), &self.locations, PlanLimits::default())?;
-        transfer.requests = requests.len() as u64;
-        transfer.wire_bytes = requests.iter().map(|request| request.end - request.start).sum();
+        let plan = Plan::of(wanted.into_iter(), &self.locations)?;
+        transfer.stored_bytes = plan.wanted_bytes;
+        transfer.requests = plan.ranges.len() as u64;
+        transfer.wire_bytes = plan.wire_bytes;
         Ok(transfer)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use store_format::frame::Opener;
+use store_format::frame::{Opened, Opener};
 use store_format::{ChunkTable, Location, Locations, PackName, Plan, RangeRequest};
 use wire::Digest;
 
@@ -37,7 +37,7 @@ pub struct Fetched {
     pub bytes: Bytes,
 }
 
-/// A frame of a range.
+/// A chunk of a range.
 struct Wanted {
     chunk: usize,
     id: Digest,
@@ -100,16 +100,16 @@ fn decode(
     range: &[u8],
     wanted: &[Wanted],
 ) -> Result<Vec<Fetched>, ReadError> {
-    let mut opener = Opener::default();
-    let index = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let open = |wanted: &Wanted| {
-        let from = index(wanted.at.offset.saturating_sub(start));
-        let to = from.saturating_add(index(wanted.at.frame_len.into()));
-        let frame = range.get(from..to).unwrap_or_default();
-        let mut plain = Vec::new();
-        packs::prove(frame, &wanted.id, wanted.plain_len, &mut opener, &mut plain)
-            .map_err(|source| damaged(&pack, wanted.at.offset, source))?;
-        Ok(Fetched { chunk: wanted.chunk, bytes: plain.into() })
-    };
-    wanted.iter().map(open).collect()
+    let (mut opener, mut opened) = (Opener::default(), Opened::default());
+    let mut fetched = Vec::with_capacity(wanted.len());
+    for chunks in wanted.chunk_by(|one, next| one.at.offset == next.at.offset) {
+        let at = chunks[0].at;
+        let wrong = |source| damaged(&pack, at.offset, source);
+        opener.open(packs::part(range, start, &at), &mut opened).map_err(wrong)?;
+        for Wanted { chunk, id, plain_len, at } in chunks {
+            let plain = opened.chunk(id, at.plain_offset, *plain_len).map_err(wrong)?;
+            fetched.push(Fetched { chunk: *chunk, bytes: Bytes::copy_from_slice(plain) });
+        }
+    }
+    Ok(fetched)
 }

@@ -177,6 +177,7 @@ impl Repo {
         }
         // The index forgets the packs that are gone.
         self.catch_up().await?;
+        self.index.remove_leftovers()?;
         Ok(())
     }
 }
@@ -184,7 +185,7 @@ impl Repo {
 impl Repo {
     /// Deletes what is condemned and no lease keeps, a part at a time.
     pub(crate) async fn delete_condemned(&self, lease: &Lease) -> Result<Deleted, StorageError> {
-        self.database.drop_expired_leases(self.database.now_ms()).await?;
+        self.database.drop_expired_leases().await?;
         let mut all = Deleted::default();
         loop {
             let part = self.database.delete_condemned(lease.id(), &self.storage).await?;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use serde::Serialize;
-use store_format::{ChunkTable, Envelope, Extent, PackName, envelope, table};
+use store_format::{ChunkTable, Envelope, Extent, PackName, envelope};
 use wire::{Digest, Reference};
 
 use crate::database::ImageRow;
@@ -167,7 +167,7 @@ impl Repo {
         let mut unique = HashMap::new();
         for (id, owner) in owners {
             if let (Some(owner), Some(place)) = (owner, index.get(&id)) {
-                *unique.entry(owner).or_default() += u64::from(place.entry.frame_len);
+                *unique.entry(owner).or_default() += u64::from(place.entry.stored_len);
             }
         }
         unique
@@ -178,6 +178,7 @@ impl Repo {
         let row = self.row(digest).await?;
         let (envelope, table) = (self.envelope(digest).await?, self.table_of(&row).await?);
         let locations = self.locations(digest).await?;
+        let index = self.index.snapshot();
         let names = self.database.names().await?;
         let names = names.iter().filter(|name| name.image == *digest);
         let data = |extents: &Vec<Extent>| {
@@ -191,7 +192,7 @@ impl Repo {
             region_data_bytes: table.regions.iter().map(data).collect(),
             data_bytes: row.data_bytes,
             chunks: locations.chunks.len() as u64,
-            stored_bytes: locations.chunks.iter().map(|at| u64::from(at.frame_len)).sum(),
+            stored_bytes: table.distinct().map(|(id, _)| index.stored_bytes(&id)).sum(),
             packs: locations.packs.len() as u64,
             created_ms: row.created_ms,
         })
@@ -232,20 +233,13 @@ impl Repo {
 
     /// The bytes of an image's chunk table.
     pub async fn table_bytes(&self, digest: &Digest) -> Result<Bytes, ReadError> {
-        let row = self.row(digest).await?;
-        self.blob(&row.table, table::BYTES_MAX).await
+        Ok(Bytes::from(self.table(digest).await?.encode()))
     }
 
     /// Which chunks an image is made of.
     pub async fn table(&self, digest: &Digest) -> Result<ChunkTable, ReadError> {
         let row = self.row(digest).await?;
         self.table_of(&row).await
-    }
-
-    pub(crate) async fn table_of(&self, row: &ImageRow) -> Result<ChunkTable, ReadError> {
-        let bytes = self.blob(&row.table, table::BYTES_MAX).await?;
-        ChunkTable::decode(&bytes)
-            .map_err(|source| ReadError::Table { key: blob_key(&row.table).to_string(), source })
     }
 
     /// Bytes of a pack.

@@ -1,7 +1,9 @@
 //! Where chunks are: immutable sorted segments, memory-mapped.
 
+mod merge;
 mod snapshot;
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
@@ -10,32 +12,29 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use store_format::PackName;
 use store_format::pack::Entry;
-use store_format::segment::{self, Segment};
+use store_format::segment;
+use tokio::sync::Mutex;
 
-use crate::map::{map, release};
+use crate::map::map;
 use crate::storage::{self, Storage, StorageError};
 
 use snapshot::Mapped;
 pub(crate) use snapshot::{Marks, Snapshot};
 
 const SUFFIX: &str = "idx";
-/// As many small segments are merged into one.
-const MERGE_COUNT: usize = 8;
-/// Segments with more entries than this are left alone: merging needs memory
-/// for the result, 57 bytes an entry.
-const MERGE_ENTRIES_MAX: usize = 1 << 20;
-
 /// The index of a store.
 pub(crate) struct Index {
     storage: Storage,
     now: RwLock<Snapshot>,
+    /// Held by whoever merges segments.
+    merging: Mutex<()>,
 }
 
 impl Index {
     /// Maps the segments that are there. Damaged ones are removed: what they
     /// said is read from the packs again.
     pub(crate) async fn open(storage: Storage) -> Result<Index, StorageError> {
-        let index = Index { storage, now: RwLock::default() };
+        let index = Index { storage, now: RwLock::default(), merging: Mutex::default() };
         index.drop_segments(&index.load()?).await?;
         Ok(index)
     }
@@ -100,9 +99,10 @@ impl Index {
                 continue;
             }
             match map(&self.storage.home.join(storage::INDEX).join(&name)) {
-                Ok(bytes) if Segment::open(&bytes).is_ok() => {
-                    segments.push(Arc::new(Mapped { name, bytes }));
-                }
+                Ok(bytes) => match Mapped::new(name.clone(), bytes) {
+                    Ok(mapped) => segments.push(Arc::new(mapped)),
+                    Err(_) => damaged.push(name),
+                },
                 // Merged away by another process just now.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 // An empty file cannot be mapped.
@@ -127,26 +127,31 @@ impl Index {
     fn change(&self, change: impl FnOnce(&mut Snapshot)) {
         let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut now);
+        // What is known is likely to be in the largest.
+        if !now.segments.is_sorted_by_key(|mapped| Reverse(mapped.len())) {
+            Arc::make_mut(&mut now.segments).sort_by_key(|mapped| Reverse(mapped.len()));
+        }
         now.generation += 1;
     }
 
     /// Names of the segments' files.
     fn list(&self) -> Result<Vec<String>, StorageError> {
+        let mut names = self.files()?;
+        names.retain(|name| name.strip_suffix(SUFFIX).is_some_and(|stem| stem.ends_with('.')));
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Names of all files in the folder.
+    fn files(&self) -> Result<Vec<String>, StorageError> {
         let failed = |e| StorageError::new(storage::INDEX, Box::new(e));
         let entries = match fs::read_dir(self.storage.home.join(storage::INDEX)) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed(error)),
         };
-        let mut names = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-            if name.strip_suffix(SUFFIX).is_some_and(|stem| stem.ends_with('.')) {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
+        let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+        entries.map(|entry| entry.map(name).map_err(failed)).collect()
     }
 
     /// Compares with the packs that exist: only these count from now on. Those
@@ -163,78 +168,53 @@ impl Index {
 
     /// Adds a segment of some packs, which are in the store; merges small ones.
     pub(crate) async fn add(&self, packs: &[(PackName, Vec<Entry>)]) -> Result<(), StorageError> {
-        self.write(segment::encode(packs)).await?;
-        let small = self.mergeable();
-        if small.len() < MERGE_COUNT {
-            return Ok(());
-        }
-        let Some(merged) = merge(&small, &self.snapshot().dead) else {
-            return self.drop_damaged().await;
-        };
-        self.write(merged).await?;
-        let names: Vec<String> = small.iter().map(|mapped| mapped.name.clone()).collect();
-        self.remove(&names).await
-    }
-
-    async fn write(&self, bytes: Vec<u8>) -> Result<(), StorageError> {
-        let bytes = Bytes::from(bytes);
-        let name = format!("{}.{SUFFIX}", &blake3::hash(&bytes).to_hex()[..32]);
-        let key = storage::index_key(&name);
-        self.storage.put_local(&key, bytes).await?;
-        let bytes = map(&self.storage.home.join(storage::INDEX).join(&name))
-            .map_err(|e| StorageError::new(key.as_ref(), Box::new(e)))?;
-        self.change(|now| {
-            let old = now.segments.iter().filter(|mapped| mapped.name != name).cloned();
-            let new = Arc::new(Mapped { name: name.clone(), bytes });
-            now.segments = Arc::new(std::iter::once(new).chain(old).collect());
-        });
+        self.append(packs).await?;
+        self.tidy().await;
         Ok(())
     }
 
-    /// The smallest segments, as far as they are of one size class.
-    fn mergeable(&self) -> Vec<Arc<Mapped>> {
-        let snapshot = self.snapshot();
-        let mut lens: Vec<usize> = snapshot.segments.iter().map(|mapped| mapped.len()).collect();
-        lens.sort_unstable();
-        let mut sum = 0_usize;
-        let mut largest = 0;
-        for len in lens {
-            // A size class: none is larger than all smaller ones together.
-            if sum + len > MERGE_ENTRIES_MAX || (sum > 0 && len > sum.saturating_mul(2)) {
-                break;
-            }
-            (sum, largest) = (sum + len, len);
-        }
-        snapshot.segments.iter().filter(|mapped| mapped.len() <= largest).cloned().collect()
+    /// Adds a segment of some packs, which are in the store.
+    pub(crate) async fn append(
+        &self,
+        packs: &[(PackName, Vec<Entry>)],
+    ) -> Result<(), StorageError> {
+        let bytes = Bytes::from(segment::encode(packs));
+        let name = format!("{}.{SUFFIX}", &blake3::hash(&bytes).to_hex()[..32]);
+        self.storage.put_local(&storage::index_key(&name), bytes).await?;
+        self.adopt(name)
     }
-}
 
-/// One segment of several. Nothing where one is damaged: its damage would get a
-/// right checksum.
-fn merge(segments: &[Arc<Mapped>], dead: &HashSet<PackName>) -> Option<Vec<u8>> {
-    if segments.iter().any(|mapped| mapped.is_damaged()) {
-        return None;
+    /// Lets a segment count whose file is there.
+    fn adopt(&self, name: String) -> Result<(), StorageError> {
+        let key = storage::index_key(&name);
+        let failed = |e| StorageError::new(key.as_ref(), e);
+        let bytes = map(&self.storage.home.join(storage::INDEX).join(&name))
+            .map_err(|e| failed(Box::new(e)))?;
+        let new = Arc::new(Mapped::new(name, bytes).map_err(|e| failed(Box::new(e)))?);
+        self.change(|now| {
+            let old = now.segments.iter().filter(|mapped| mapped.name != new.name).cloned();
+            now.segments = Arc::new(old.chain([Arc::clone(&new)]).collect());
+        });
+        Ok(())
     }
-    let opened: Vec<_> = segments.iter().filter_map(|mapped| mapped.segment()).collect();
-    let merged = segment::merge(&opened, |pack| !dead.contains(pack));
-    segments.iter().for_each(|mapped| release(&mapped.bytes));
-    Some(merged)
 }
 
 #[cfg(test)]
 mod tests {
-    use store_format::frame::Encoding;
     use wire::Digest;
 
     use super::*;
+
+    fn entry(id: Digest) -> Entry {
+        Entry { id, offset: 16, frame_len: 156, plain_offset: 0, plain_len: 100, stored_len: 156 }
+    }
 
     #[tokio::test]
     async fn only_packs_that_were_seen_in_the_store_count() {
         let folder = tempfile::tempdir().unwrap();
         let index = Index::open(Storage::folder(folder.path()).unwrap()).await.unwrap();
         let (id, pack) = (Digest([1; 32]), PackName([7; 32]));
-        let encoding = Encoding::Raw;
-        let entry = Entry { id, offset: 16, frame_len: 148, plain_len: 100, encoding };
+        let entry = entry(id);
         let counts = || index.snapshot().get(&id).is_some();
         let exist = HashSet::from([pack]);
         assert_eq!(index.compare(exist.clone()), exist);
@@ -254,13 +234,7 @@ mod tests {
     async fn damage_is_not_merged_into_a_segment_that_looks_whole() {
         let folder = tempfile::tempdir().unwrap();
         let index = Index::open(Storage::folder(folder.path()).unwrap()).await.unwrap();
-        let entry = |id| Entry {
-            id: Digest([id; 32]),
-            offset: 16,
-            frame_len: 148,
-            plain_len: 100,
-            encoding: Encoding::Raw,
-        };
+        let entry = |id| entry(Digest([id; 32]));
         let packs = |n| [(PackName([n; 32]), vec![entry(n)]), (PackName([n + 100; 32]), vec![])];
         index.add(&packs(0)).await.unwrap();
         let names = || index.list().unwrap();

@@ -57,16 +57,15 @@ impl Repo {
     /// Takes a lease to import or to read.
     pub(crate) async fn lease(&self, purpose: Purpose) -> Result<Lease, StorageError> {
         let id = new_id()?;
-        let expires_ms = self.database.now_ms().saturating_add(LEASE_MS);
-        let began = self.database.begin_lease(&id, purpose, expires_ms).await?;
+        let (began, _) = self.database.begin_lease(&id, purpose, LEASE_MS).await?;
         Ok(Lease::new(id, self.database.clone(), began))
     }
 
     /// Takes the lease of the one who may condemn and delete. Nothing, where
     /// somebody else has it.
     pub(crate) async fn lease_to_collect(&self) -> Result<Option<Lease>, StorageError> {
-        let (id, now) = (new_id()?, self.database.now_ms());
-        let begun = self.database.begin_collection(&id, now, now.saturating_add(LEASE_MS)).await?;
+        let id = new_id()?;
+        let begun = self.database.begin_collection(&id, LEASE_MS).await?;
         Ok(begun.map(|began| Lease::new(id, self.database.clone(), began)))
     }
 
@@ -99,8 +98,8 @@ impl Repo {
             return self.follow(epoch).await;
         }
         let id = known.map_or_else(new_id, |pull| Ok(pull.id))?;
-        let expires_ms = now.saturating_add(PULL_MS);
-        let epoch = match self.database.begin_lease(&id, Purpose::Read, expires_ms).await {
+        let begun = self.database.begin_lease(&id, Purpose::Read, PULL_MS).await;
+        let (epoch, expires_ms) = match begun {
             Err(StorageError::Denied { .. }) => return self.follow(epoch).await,
             other => other?,
         };
@@ -113,7 +112,7 @@ impl Repo {
 async fn renew(database: Database, id: String) {
     loop {
         tokio::time::sleep(RENEWAL).await;
-        match database.renew_lease(&id, database.now_ms().saturating_add(LEASE_MS)).await {
+        match database.renew_lease(&id, LEASE_MS).await {
             Ok(true) => {}
             // Whoever needs it finds out when it matters.
             Ok(false) => return,
@@ -161,6 +160,8 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::pin::pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -169,21 +170,74 @@ mod tests {
     use super::*;
     use crate::storage::Storage;
 
-    #[tokio::test]
-    async fn who_pulls_is_kept_though_the_clock_went_back() {
-        let folder = tempfile::tempdir().unwrap();
+    /// Records whose clock is turned by hand.
+    async fn records(folder: &Path) -> (Database, Arc<AtomicU64>) {
         let time = Arc::new(AtomicU64::new(1_800_000_000_000));
         let clock = Arc::clone(&time);
         let clock = Arc::new(move || clock.load(Ordering::SeqCst));
         let pool = SqlitePoolOptions::new();
-        let database = Database::open_by(folder.path(), true, pool, clock).await.unwrap();
+        (Database::open_by(folder, true, pool, clock).await.unwrap(), time)
+    }
+
+    /// When the only lease ends.
+    async fn expiry(database: &Database) -> u64 {
+        let leases = sqlx::query_scalar("SELECT expires_ms FROM leases").fetch_all(database.pool());
+        let [expires_ms]: [i64; 1] = leases.await.unwrap().try_into().unwrap();
+        expires_ms.try_into().unwrap()
+    }
+
+    /// What becomes of a change that begins while another one is under way, for
+    /// longer than a lease lasts.
+    async fn kept_waiting<T>(
+        database: &Database,
+        time: &AtomicU64,
+        change: impl Future<Output = T>,
+    ) -> T {
+        let busy = database.pool().begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let mut change = pin!(change);
+        tokio::select! {
+            biased;
+            _ = &mut change => panic!("it did not wait"),
+            () = std::future::ready(()) => {}
+        }
+        time.fetch_add(LEASE_MS + 1, Ordering::SeqCst);
+        busy.commit().await.unwrap();
+        change.await
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_waited_for_others_lasts_as_long_as_any() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, time) = records(folder.path()).await;
+        let storage = Storage::folder(folder.path()).unwrap();
+        let repo = Repo::over(storage, database.clone()).await.unwrap();
+        let lasts = async || expiry(&database).await - time.load(Ordering::SeqCst);
+        for purpose in [Purpose::Import, Purpose::Read] {
+            let lease = kept_waiting(&database, &time, repo.lease(purpose)).await.unwrap();
+            assert_eq!(lasts().await, LEASE_MS);
+            let renewal = database.renew_lease(lease.id(), LEASE_MS);
+            assert!(kept_waiting(&database, &time, renewal).await.unwrap());
+            assert_eq!(lasts().await, LEASE_MS);
+            lease.end().await;
+        }
+        let lease = kept_waiting(&database, &time, repo.lease_to_collect()).await.unwrap();
+        assert_eq!(lasts().await, LEASE_MS);
+        lease.unwrap().end().await;
+        kept_waiting(&database, &time, repo.lease_pulls()).await.unwrap();
+        assert_eq!(lasts().await, PULL_MS);
+    }
+
+    #[tokio::test]
+    async fn who_pulls_is_kept_though_the_clock_went_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, time) = records(folder.path()).await;
         let storage = Storage::folder(folder.path()).unwrap();
         let repo = Repo::over(storage, database.clone()).await.unwrap();
         repo.lease_pulls().await.unwrap();
         let now = time.load(Ordering::SeqCst) - 24 * 60 * 60 * 1000;
         time.store(now, Ordering::SeqCst);
         // What a collection does first.
-        database.drop_expired_leases(now).await.unwrap();
+        database.drop_expired_leases().await.unwrap();
         repo.lease_pulls().await.unwrap();
         let leases: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM leases")
             .fetch_one(database.pool())

@@ -24,6 +24,7 @@ mod diff;
 mod export;
 mod fetch;
 mod garbage;
+mod group;
 mod images;
 mod index;
 mod ingest;
@@ -46,6 +47,7 @@ mod sharing;
 mod simulation;
 mod source;
 mod storage;
+mod tables;
 mod usage;
 
 pub use check::{CheckReport, Problem};

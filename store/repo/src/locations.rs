@@ -7,7 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use store_format::{ChunkTable, Location, Locations, PackName, table};
+use store_format::pack::Entry;
+use store_format::{ChunkTable, Location, Locations, PackName};
 use tokio::sync::Semaphore;
 use wire::Digest;
 
@@ -15,7 +16,7 @@ use crate::database::ImageRow;
 use crate::index::Snapshot;
 use crate::open::Repo;
 use crate::read::ReadError;
-use crate::storage::{StorageError, blob_key, pack_key};
+use crate::storage::{StorageError, pack_key};
 
 /// Images that are looked up at a time: each needs memory for all its chunks.
 const TURNS: usize = 2;
@@ -167,17 +168,8 @@ impl Repo {
         index: Snapshot,
         then: impl FnOnce(Locations) -> T + Send + 'static,
     ) -> Result<T, ReadError> {
-        let (name, key) = (row.table, blob_key(&row.table));
-        let bytes = self.storage.get(&key, table::BYTES_MAX).await?;
-        let work = tokio::task::spawn_blocking(move || {
-            let key = key.to_string();
-            if store_format::digest_of(&bytes) != name {
-                return Err(ReadError::Blob { key });
-            }
-            let table =
-                ChunkTable::decode(&bytes).map_err(|source| ReadError::Table { key, source })?;
-            locate(&table, &index).map(then)
-        });
+        let table = self.table_of(row).await?;
+        let work = tokio::task::spawn_blocking(move || locate(&table, &index).map(then));
         work.await.map_err(|_| ReadError::Broken)?
     }
 }
@@ -192,8 +184,8 @@ fn locate(table: &ChunkTable, index: &Snapshot) -> Result<Locations, ReadError> 
         if pack == next {
             locations.packs.push(place.pack);
         }
-        let (offset, frame_len) = (place.entry.offset, place.entry.frame_len);
-        locations.chunks.push(Location { pack, offset, frame_len });
+        let Entry { offset, frame_len, plain_offset, .. } = place.entry;
+        locations.chunks.push(Location { pack, offset, frame_len, plain_offset });
     }
     Ok(locations)
 }

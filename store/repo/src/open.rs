@@ -18,8 +18,9 @@ use crate::packs::{self, PackError};
 use crate::place::{Missing, Place};
 use crate::storage::{Storage, StorageError, pack_key};
 
-/// Packs whose tables become one index segment when an index is built again.
-const REBUILD_BATCH: usize = 32;
+/// Entries after which the tables of packs become one index segment when an
+/// index is built again: some 50 MB while that is made.
+const REBUILD_ENTRIES: usize = 1 << 18;
 
 /// A store of images. Cheap to use from many tasks at once; several processes
 /// may have the same store open.
@@ -221,31 +222,39 @@ impl Repo {
     /// damaged, or that the disk does not give, are left to `check`: the others
     /// shall be readable. Returns these packs and their lengths.
     pub(crate) async fn catch_up(&self) -> Result<Vec<(PackName, u64)>, StorageError> {
-        let _looking = self.looking.lock().await;
+        let looking = self.looking.lock().await;
         let Look { epoch, packs, missing } = self.look_at_packs().await?;
-        let todo: Vec<_> = packs.iter().filter(|(name, _)| missing.contains(name)).collect();
-        for batch in todo.chunks(REBUILD_BATCH) {
-            let mut tables = Vec::new();
-            for (name, len) in batch {
-                match packs::table(&self.storage, name, *len).await {
-                    Ok(entries) => tables.push((*name, entries)),
-                    Err(PackError::Decode(error)) => {
-                        tracing::warn!(pack = %name, %error, "pack is damaged; its chunks are lost");
-                    }
-                    Err(PackError::Storage(error @ StorageError::Denied { .. })) => {
-                        return Err(error);
-                    }
-                    Err(PackError::Storage(error)) => {
-                        let error: &dyn std::error::Error = &error;
-                        tracing::warn!(pack = %name, error, "pack cannot be read; it is left out");
-                    }
+        let todo = packs.iter().filter(|(name, _)| missing.contains(name));
+        let (mut tables, mut count) = (Vec::new(), 0);
+        for (name, len) in todo {
+            match packs::table(&self.storage, name, *len).await {
+                Ok(entries) => {
+                    count += entries.len();
+                    tables.push((*name, entries));
+                }
+                Err(PackError::Decode(error)) => {
+                    tracing::warn!(pack = %name, %error, "pack is damaged; its chunks are lost");
+                }
+                Err(PackError::Storage(error @ StorageError::Denied { .. })) => {
+                    return Err(error);
+                }
+                Err(PackError::Storage(error)) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(pack = %name, error, "pack cannot be read; it is left out");
                 }
             }
-            if !tables.is_empty() {
-                self.index.add(&tables).await?;
+            if count >= REBUILD_ENTRIES {
+                self.index.append(&std::mem::take(&mut tables)).await?;
+                count = 0;
             }
         }
+        if !tables.is_empty() {
+            self.index.append(&tables).await?;
+        }
         self.caught_up.store(epoch, Ordering::Release);
+        // What takes its time shall keep nobody waiting who wants to look.
+        drop(looking);
+        self.index.tidy().await;
         Ok(packs)
     }
 

@@ -7,12 +7,14 @@ use bytes::Bytes;
 use object_store::path::Path as Key;
 use sha2::{Digest as _, Sha256};
 use store_format::PackName;
-use store_format::frame::Header;
+use store_format::frame::Sealer;
 use store_format::pack::{Builder, Entry};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use wire::Digest;
 
 use crate::database::Database;
+use crate::group::{self, Group, Sealed};
 use crate::open::Repo;
 use crate::storage::{Storage, StorageError, pack_key};
 
@@ -37,6 +39,13 @@ pub(crate) struct Packer<'a> {
     /// Packs that are written, and not in the index yet.
     written: Vec<Written>,
     packs: BTreeSet<PackName>,
+}
+
+/// Takes single chunks, which it puts together into frames.
+pub(crate) struct ChunkPacker<'a> {
+    packer: Packer<'a>,
+    sealer: Option<Sealer>,
+    group: Group,
 }
 
 /// Writes an object under the name of its content. A lease that was taken
@@ -64,15 +73,15 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// Adds a frame: its header and, in `frame`, header and payload.
-    pub(crate) fn push(&mut self, header: &Header, frame: &[u8]) -> Result<(), StorageError> {
+    /// Adds a frame.
+    pub(crate) fn push(&mut self, frame: &Sealed) -> Result<(), StorageError> {
         if self.bytes.is_empty() {
             // Pages that are not reached are never touched.
             self.bytes.reserve(PACK_CAPACITY);
             self.bytes.extend_from_slice(&Builder::header());
         }
-        self.pack.push(header);
-        self.bytes.extend_from_slice(frame);
+        self.pack.push(&frame.header, &frame.ids);
+        self.bytes.extend_from_slice(&frame.bytes);
         match self.pack.frames_end() >= PACK_BYTES || !self.pack.has_room() {
             true => self.close(),
             false => Ok(()),
@@ -126,5 +135,38 @@ impl<'a> Packer<'a> {
     fn write_segment(&mut self) -> Result<(), StorageError> {
         let packs = mem::take(&mut self.written);
         self.runtime.block_on(self.repo.index.add(&packs))
+    }
+}
+
+impl<'a> ChunkPacker<'a> {
+    pub(crate) fn new(packer: Packer<'a>) -> ChunkPacker<'a> {
+        ChunkPacker { packer, sealer: None, group: Group::default() }
+    }
+
+    /// Adds a chunk, which must be the one that is named.
+    pub(crate) fn push(&mut self, id: Digest, plain: &[u8]) -> Result<(), StorageError> {
+        if !self.group.has_room(plain.len()) {
+            self.seal()?;
+        }
+        self.group.push(id, plain);
+        Ok(())
+    }
+
+    /// Everything is durable and in the index afterwards. Returns the packs.
+    pub(crate) fn finish(mut self) -> Result<BTreeSet<PackName>, StorageError> {
+        if !self.group.is_empty() {
+            self.seal()?;
+        }
+        self.packer.finish()
+    }
+
+    fn seal(&mut self) -> Result<(), StorageError> {
+        let failed = |e| StorageError::new("packs", Box::new(e));
+        let sealer = match &mut self.sealer {
+            Some(sealer) => sealer,
+            None => self.sealer.insert(group::sealer().map_err(failed)?),
+        };
+        let frame = mem::take(&mut self.group).seal(sealer).map_err(failed)?;
+        self.packer.push(&frame)
     }
 }

@@ -4,18 +4,17 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
+use crate::blocks::BlockRead;
+use crate::read::{ReadError, damaged};
+use crate::storage::{Storage, StorageError, pack_key};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use object_store::{GetOptions, GetRange, GetResultPayload};
 use sha2::{Digest as _, Sha256};
-use store_format::frame::{FrameError, Header, Opener};
+use store_format::frame::{Opened, Opener};
 use store_format::pack::{self, Entry, Trailer};
-use store_format::{DecodeError, PackName};
-use wire::Digest;
-
-use crate::blocks::BlockRead;
-use crate::storage::{Storage, StorageError, pack_key};
+use store_format::{DecodeError, Location, PackName};
 
 /// Bytes of a pack that are read from a file at a time.
 const READ: u64 = 256 << 10;
@@ -83,20 +82,32 @@ pub(crate) fn frame_of<'a>(pack: &'a [u8], entry: &Entry) -> &'a [u8] {
     pack.get(start..start.saturating_add(len)).unwrap_or_default()
 }
 
-/// Puts the chunk that a frame must be of into `plain`, proven.
-pub(crate) fn prove(
-    frame: &[u8],
-    id: &Digest,
-    plain_len: u32,
-    opener: &mut Opener,
-    plain: &mut Vec<u8>,
-) -> Result<Header, FrameError> {
-    let header = Header::decode(frame)?;
-    if header.id != *id || header.plain_len != plain_len {
-        return Err(FrameError::Digest { id: *id });
+/// The bytes of a frame in a stretch of its pack that begins at `start`, as far
+/// as they are in it.
+pub(crate) fn part<'a>(stretch: &'a [u8], start: u64, at: &Location) -> &'a [u8] {
+    let index = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let from = index(at.offset.saturating_sub(start));
+    stretch.get(from..from.saturating_add(index(at.frame_len.into()))).unwrap_or_default()
+}
+
+/// Shows the chunks of some entries of a pack, which stand as in its table, each
+/// proven.
+pub(crate) fn each_chunk<E: From<ReadError>>(
+    name: &PackName,
+    pack: &[u8],
+    entries: &[Entry],
+    mut show: impl FnMut(&Entry, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut opener, mut opened) = (Opener::default(), Opened::default());
+    for chunks in pack::frames(entries) {
+        let wrong = |source| damaged(name, chunks[0].offset, source);
+        opener.open(frame_of(pack, &chunks[0]), &mut opened).map_err(wrong)?;
+        for entry in chunks {
+            let plain = opened.chunk(&entry.id, entry.plain_offset, entry.plain_len);
+            show(entry, plain.map_err(wrong)?)?;
+        }
     }
-    opener.open(&header, frame.get(Header::LEN..).unwrap_or_default(), plain)?;
-    Ok(header)
+    Ok(())
 }
 
 /// Some bytes of a pack, as a stream.

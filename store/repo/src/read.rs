@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::future;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use store_format::frame::{FrameError, Opener};
+use hashlink::LruCache;
+use store_format::frame::{FrameError, Opened, Opener};
 use store_format::{
     ChunkTable, DecodeError, EnvelopeError, Extent, Locations, PackName, PlanError, PlanLimits,
     RangeRequest, plan,
@@ -26,6 +27,8 @@ const WINDOW_EXTENTS: usize = 4096;
 /// Unwanted bytes that are read along between two chunks: bounds the memory of
 /// a window, and here no request is worth more.
 const GAP_BYTES: u64 = 64 << 10;
+/// Plain bytes of frames that are kept, the last used ones.
+const KEPT_BYTES: usize = 32 << 20;
 /// Windows in flight: one waits for the disk while others decompress.
 const WINDOWS: usize = 3;
 
@@ -130,8 +133,21 @@ pub(crate) struct Reading {
     /// The extents that it lies in, by rising offset, without gaps.
     pub(crate) extents: Vec<Placed>,
     locations: Locations,
-    /// Chunk to its index in `locations`.
+    /// The chunks that are at these locations, and their plain bytes.
+    chunks: Vec<(Digest, u32)>,
+    /// Chunk to its index in both.
     numbers: HashMap<Digest, usize>,
+    /// Frames that were opened last: others may need more of them.
+    opened: Mutex<Frames>,
+}
+
+/// A frame: number of the pack, and offset.
+type FrameAt = (u32, u64);
+
+/// Frames, opened.
+struct Frames {
+    kept: LruCache<FrameAt, Arc<Opened>>,
+    bytes: usize,
 }
 
 /// Pieces of an image, by rising offset, without gaps.
@@ -161,7 +177,7 @@ impl Repo {
     ) -> Result<Pieces, ReadError> {
         let (reading, lease) = self.begin_reading(image, range).await?;
         let reading = Arc::new(reading);
-        let pieces = stream::iter(windows(&reading.extents))
+        let pieces = stream::iter(reading.windows(&reading.extents))
             .map(move |window| {
                 let reading = Arc::clone(&reading);
                 async move { reading.window(window).await }
@@ -212,8 +228,11 @@ impl Repo {
         let wanted = extents.iter().map(|(_, extent)| *extent).collect();
         let wanted = Arc::new(ChunkTable { image: *image, regions: vec![wanted] });
         let locations = self.locations_of(&wanted).await?;
-        let numbers = wanted.distinct().map(|(id, _)| id).zip(0..).collect();
-        Ok(Reading { repo: Arc::clone(self), range, extents, locations, numbers })
+        let chunks: Vec<_> = wanted.distinct().collect();
+        let numbers = chunks.iter().map(|(id, _)| *id).zip(0..).collect();
+        let opened = Mutex::new(Frames { kept: LruCache::new_unbounded(), bytes: 0 });
+        let repo = Arc::clone(self);
+        Ok(Reading { repo, range, extents, locations, chunks, numbers, opened })
     }
 }
 
@@ -230,25 +249,6 @@ fn placed(table: &ChunkTable) -> impl Iterator<Item = Placed> + '_ {
 fn meets((offset, extent): &Placed, range: &Range<u64>) -> bool {
     let from = range.start.max(*offset);
     from < range.end.min(offset + extent.bytes())
-}
-
-/// The stretches of some extents that are read together.
-pub(crate) fn windows(extents: &[Placed]) -> Vec<Range<usize>> {
-    let mut windows = Vec::new();
-    let (mut start, mut data) = (0, 0_u64);
-    for (index, (_, extent)) in extents.iter().enumerate() {
-        if data >= WINDOW_BYTES || index - start >= WINDOW_EXTENTS {
-            windows.push(start..index);
-            (start, data) = (index, 0);
-        }
-        if let Extent::Chunk { bytes, .. } = extent {
-            data += u64::from(*bytes);
-        }
-    }
-    if start < extents.len() {
-        windows.push(start..extents.len());
-    }
-    windows
 }
 
 /// The part of a piece that is in a range, of which it has bytes.
@@ -271,8 +271,13 @@ pub(crate) fn cut(piece: Piece, range: &Range<u64>) -> Piece {
     }
 }
 
-/// Ranges of packs with their bytes.
-pub(crate) type Fetched = Vec<(RangeRequest, Bytes)>;
+/// What the chunks of some extents are in.
+pub(crate) struct Fetched {
+    /// Frames that were opened before.
+    held: HashMap<FrameAt, Arc<Opened>>,
+    /// Ranges of packs with their bytes.
+    ranges: Vec<(RangeRequest, Bytes)>,
+}
 
 impl Reading {
     async fn window(self: Arc<Self>, window: Range<usize>) -> Result<Vec<Piece>, ReadError> {
@@ -284,23 +289,56 @@ impl Reading {
         decode.await.map_err(|_| ReadError::Broken)?
     }
 
-    /// Reads the frames of the chunks among some extents.
+    /// The stretches of some extents that are read together. A frame is in one of
+    /// them only, where that is possible.
+    pub(crate) fn windows(&self, extents: &[Placed]) -> Vec<Range<usize>> {
+        let mut windows = Vec::new();
+        let (mut start, mut data, mut last) = (0, 0_u64, None);
+        for (index, (_, extent)) in extents.iter().enumerate() {
+            let Extent::Chunk { id, bytes } = extent else { continue };
+            let frame = self.numbers.get(id).and_then(|number| self.frame(*number));
+            let is_enough = data >= WINDOW_BYTES || index - start >= WINDOW_EXTENTS;
+            let is_much = data >= 2 * WINDOW_BYTES || index - start >= 2 * WINDOW_EXTENTS;
+            if is_much || (is_enough && frame != last) {
+                windows.push(start..index);
+                (start, data) = (index, 0);
+            }
+            data += u64::from(*bytes);
+            last = frame;
+        }
+        if start < extents.len() {
+            windows.push(start..extents.len());
+        }
+        windows
+    }
+
+    /// The frame of a chunk.
+    fn frame(&self, number: usize) -> Option<FrameAt> {
+        self.locations.chunks.get(number).map(|at| (at.pack, at.offset))
+    }
+
+    /// Reads what the chunks among some extents are in.
     pub(crate) async fn fetch(&self, extents: &[Placed]) -> Result<Fetched, ReadError> {
-        let mut wanted = Vec::new();
+        let (mut held, mut wanted) = (HashMap::new(), Vec::new());
         for (_, extent) in extents {
-            if let Extent::Chunk { id, .. } = extent {
-                wanted.push(*self.numbers.get(id).ok_or(ReadError::Chunk { id: *id })?);
+            let Extent::Chunk { id, .. } = extent else { continue };
+            let number = *self.numbers.get(id).ok_or(ReadError::Chunk { id: *id })?;
+            let frame = self.frame(number).ok_or(ReadError::Chunk { id: *id })?;
+            match self.opened().kept.get(&frame) {
+                Some(opened) => drop(held.insert(frame, Arc::clone(opened))),
+                None => wanted.push(number),
             }
         }
+        wanted.retain(|number| !self.frame(*number).is_some_and(|at| held.contains_key(&at)));
         let limits = PlanLimits { gap_bytes_max: GAP_BYTES, range_bytes_max: WINDOW_BYTES };
         let requests = plan::ranges(wanted.into_iter(), &self.locations, limits)?;
-        let mut fetched = Vec::with_capacity(requests.len());
+        let mut ranges = Vec::with_capacity(requests.len());
         for request in requests {
             let key = pack_key(&request.pack);
             let bytes = self.repo.storage.read(&key, request.start..request.end).await?;
-            fetched.push((request, bytes));
+            ranges.push((request, bytes));
         }
-        Ok(fetched)
+        Ok(Fetched { held, ranges })
     }
 
     /// The pieces that some extents are, whole, each chunk proven.
@@ -309,41 +347,79 @@ impl Reading {
         extents: &[Placed],
         fetched: &Fetched,
     ) -> Result<Vec<Piece>, ReadError> {
-        let mut frames = HashMap::new();
-        for (request, bytes) in fetched {
-            frames.extend(request.chunks.iter().map(|chunk| (*chunk, (request, bytes))));
-        }
-        let mut opener = Opener::default();
-        let mut opened: HashMap<Digest, Bytes> = HashMap::new();
+        let mut plain = self.open(fetched)?;
         let mut pieces = Vec::with_capacity(extents.len());
         for (offset, extent) in extents.iter().copied() {
-            let (id, len) = match extent {
+            let id = match extent {
                 Extent::Hole { bytes } => {
                     pieces.push(Piece::Hole { offset, bytes });
                     continue;
                 }
-                Extent::Chunk { id, bytes } => (id, bytes),
+                Extent::Chunk { id, .. } => id,
             };
-            if let Some(bytes) = opened.get(&id) {
-                pieces.push(Piece::Data { offset, bytes: bytes.clone() });
-                continue;
-            }
             let missing = ReadError::Chunk { id };
             let Some(number) = self.numbers.get(&id) else { return Err(missing) };
-            let Some((request, bytes)) = frames.get(number) else { return Err(missing) };
-            let Some(at) = self.locations.chunks.get(*number) else { return Err(missing) };
-            let from =
-                usize::try_from(at.offset.saturating_sub(request.start)).unwrap_or(usize::MAX);
-            let frame_len = usize::try_from(at.frame_len).unwrap_or(usize::MAX);
-            let frame = bytes.get(from..from.saturating_add(frame_len)).unwrap_or_default();
-            let mut plain = Vec::new();
-            packs::prove(frame, &id, len, &mut opener, &mut plain)
-                .map_err(|source| damaged(&request.pack, at.offset, source))?;
-            let bytes = Bytes::from(plain);
-            opened.insert(id, bytes.clone());
+            let bytes = match plain.get(number) {
+                Some(bytes) => bytes.clone(),
+                None => {
+                    let held = self.frame(*number).and_then(|at| fetched.held.get(&at));
+                    let bytes = self.prove(*number, held.ok_or(missing)?)?;
+                    plain.insert(*number, bytes.clone());
+                    bytes
+                }
+            };
             pieces.push(Piece::Data { offset, bytes });
         }
         Ok(pieces)
+    }
+
+    /// The chunks that were asked for in the ranges that were read, proven.
+    fn open(&self, fetched: &Fetched) -> Result<HashMap<usize, Bytes>, ReadError> {
+        let mut plain = HashMap::new();
+        let mut opener = Opener::default();
+        for (request, bytes) in &fetched.ranges {
+            for chunks in request.chunks.chunk_by(|one, next| self.frame(*one) == self.frame(*next))
+            {
+                let Some(at) = self.locations.chunks.get(chunks[0]) else { continue };
+                let frame = packs::part(bytes, request.start, at);
+                let mut opened = Opened::default();
+                opener
+                    .open(frame, &mut opened)
+                    .map_err(|source| damaged(&request.pack, at.offset, source))?;
+                let opened = Arc::new(opened);
+                for chunk in chunks {
+                    plain.insert(*chunk, self.prove(*chunk, &opened)?);
+                }
+                self.opened().put((at.pack, at.offset), opened);
+            }
+        }
+        Ok(plain)
+    }
+
+    /// A chunk of a frame.
+    fn prove(&self, number: usize, opened: &Opened) -> Result<Bytes, ReadError> {
+        let (chunk, at) = (self.chunks.get(number), self.locations.chunks.get(number));
+        let (Some((id, len)), Some(at)) = (chunk, at) else { return Err(ReadError::Broken) };
+        let pack = self.locations.pack(at).ok_or(ReadError::Broken)?;
+        let plain = opened.chunk(id, at.plain_offset, *len);
+        plain.map(Bytes::copy_from_slice).map_err(|source| damaged(&pack, at.offset, source))
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Frames> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Frames {
+    fn put(&mut self, at: FrameAt, opened: Arc<Opened>) {
+        self.bytes += opened.plain_len();
+        if let Some(same) = self.kept.insert(at, opened) {
+            self.bytes -= same.plain_len();
+        }
+        while self.bytes > KEPT_BYTES {
+            let Some((_, oldest)) = self.kept.remove_lru() else { break };
+            self.bytes -= oldest.plain_len();
+        }
     }
 }
 

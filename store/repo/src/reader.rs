@@ -66,7 +66,7 @@ impl Reader {
         let first = extents.partition_point(ends_before);
         let end = extents.partition_point(|(at, _)| *at < wanted.end).max(first);
         let extents = &extents[first..end];
-        for window in read::windows(extents) {
+        for window in self.reading.windows(extents) {
             for piece in self.pieces(&extents[window])? {
                 let (at, bytes) = match read::cut(piece, &wanted) {
                     Piece::Data { offset, bytes } => (offset, bytes),

@@ -15,16 +15,15 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use store_format::PackName;
-use store_format::frame::{Opener, SealError};
 use tokio::runtime::Handle;
 
 use crate::check::{CheckReport, Examined, Problem};
 use crate::database::garbage::Removal;
 use crate::lease::Lease;
 use crate::open::Repo;
-use crate::packer::{self, Packer};
+use crate::packer::{self, ChunkPacker, Packer};
 use crate::packs;
-use crate::read::{ReadError, damaged};
+use crate::read::ReadError;
 use crate::storage::{StorageError, blob_key, pack_key};
 
 pub use donor::{Donor, DonorError};
@@ -95,9 +94,6 @@ pub enum RepairError {
     /// A damaged pack is not what it was a moment ago.
     #[error("a pack changed while it was repaired: repair again")]
     Changed(#[from] ReadError),
-    /// A chunk could not be compressed.
-    #[error("a chunk could not be compressed")]
-    Seal(#[from] SealError),
     /// The store could not be read or written.
     #[error("the store could not be repaired")]
     Storage(#[from] StorageError),
@@ -218,7 +214,7 @@ impl Repo {
         let (repo, plan, donors) = (Arc::clone(self), Arc::clone(plan), Arc::clone(donors));
         let runtime = Handle::current();
         let work = tokio::task::spawn_blocking(move || {
-            let mut packer = Packer::new(&repo, &runtime);
+            let mut packer = ChunkPacker::new(Packer::new(&repo, &runtime));
             let mut wanted = plan.wanted.clone();
             let mut taken = Vec::new();
             let mut note = |from: Option<&str>, before: usize, wanted: &Wanted| {
@@ -245,21 +241,19 @@ impl Repo {
         &self,
         plan: &Plan,
         runtime: &Handle,
-        packer: &mut Packer<'_>,
+        packer: &mut ChunkPacker<'_>,
     ) -> Result<(), RepairError> {
-        let (mut opener, mut plain) = (Opener::default(), Vec::new());
         for salvage in &plan.salvage {
-            if salvage.frames.is_empty() {
+            if salvage.chunks.is_empty() {
                 continue;
             }
             let bytes = runtime.block_on(packs::bytes(&self.storage, &salvage.pack))?;
-            for frame in &salvage.frames {
-                let (id, len) = (frame.header.id, frame.header.plain_len);
-                let found = frame.of(&bytes).unwrap_or_default();
-                let header = packs::prove(found, &id, len, &mut opener, &mut plain)
-                    .map_err(|source| damaged(&salvage.pack, frame.offset as u64, source))?;
-                packer.push(&header, found)?;
-            }
+            packs::each_chunk::<RepairError>(
+                &salvage.pack,
+                &bytes,
+                &salvage.chunks,
+                |entry, plain| Ok(packer.push(entry.id, plain)?),
+            )?;
         }
         Ok(())
     }
@@ -270,17 +264,15 @@ impl Repo {
         packs: &[PackName],
         wanted: &mut Wanted,
         runtime: &Handle,
-        packer: &mut Packer<'_>,
+        packer: &mut ChunkPacker<'_>,
     ) -> Result<(), RepairError> {
         for pack in packs {
             let Ok(bytes) = runtime.block_on(packs::bytes(&self.storage, pack)) else { continue };
-            for frame in salvage::frames(&bytes) {
-                if let Some(found) = frame.of(&bytes)
-                    && wanted.remove(&frame.header.id).is_some()
-                {
-                    packer.push(&frame.header, found)?;
-                }
-            }
+            let mut chunks = salvage::chunks(&bytes);
+            chunks.retain(|entry| wanted.remove(&entry.id).is_some());
+            packs::each_chunk::<RepairError>(pack, &bytes, &chunks, |entry, plain| {
+                Ok(packer.push(entry.id, plain)?)
+            })?;
         }
         Ok(())
     }

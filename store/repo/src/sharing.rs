@@ -69,9 +69,12 @@ impl Repo {
     }
 
     async fn chunks(&self, image: &Digest) -> Result<HashMap<Digest, Chunk>, ReadError> {
-        let (table, locations) = (self.table(image).await?, self.locations(image).await?);
-        let chunks = table.distinct().zip(&locations.chunks).map(|((id, bytes), at)| {
-            let (plain_bytes, stored_bytes) = (u64::from(bytes), u64::from(at.frame_len));
+        let table = self.table(image).await?;
+        // That all of them are somewhere, and that the index knows it.
+        self.locations(image).await?;
+        let index = self.index.snapshot();
+        let chunks = table.distinct().map(|(id, bytes)| {
+            let (plain_bytes, stored_bytes) = (u64::from(bytes), index.stored_bytes(&id));
             (id, Chunk { plain_bytes, stored_bytes, shared: false })
         });
         Ok(chunks.collect())

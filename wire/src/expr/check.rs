@@ -15,36 +15,67 @@ pub enum Kind {
 }
 
 /// Every fact that [`crate::Inventory::facts`] can report. Besides these there
-/// are `label.*`, all texts.
-pub const FACTS: [(&str, Kind); 28] = [
+/// are `label.*` and `answer.*`, all texts.
+pub const FACTS: [(&str, Kind); 59] = [
     ("cpu.arch", Kind::Text),
     ("cpu.count", Kind::Number),
+    ("cpu.family", Kind::Number),
+    ("cpu.flags", Kind::Text),
     ("cpu.model", Kind::Text),
+    ("cpu.model-number", Kind::Number),
+    ("cpu.stepping", Kind::Number),
     ("cpu.vendor", Kind::Text),
     ("disk.bus", Kind::Text),
     ("disk.count", Kind::Number),
+    ("disk.image", Kind::Text),
     ("disk.model", Kind::Text),
+    ("disk.os", Kind::Text),
+    ("disk.os-version", Kind::Text),
+    ("disk.partition-type", Kind::Text),
+    ("disk.physical-sector", Kind::Number),
+    ("disk.removable", Kind::Bool),
     ("disk.rotational", Kind::Bool),
     ("disk.sector", Kind::Number),
     ("disk.serial", Kind::Text),
     ("disk.size", Kind::Number),
+    ("disk.table", Kind::Text),
     ("disk.wwid", Kind::Text),
     ("firmware.kind", Kind::Text),
     ("firmware.secure-boot", Kind::Bool),
     ("firmware.vendor", Kind::Text),
     ("firmware.version", Kind::Text),
+    ("lldp.chassis", Kind::Text),
+    ("lldp.port", Kind::Text),
+    ("lldp.system", Kind::Text),
+    ("memory.fitted", Kind::Number),
     ("memory.usable", Kind::Number),
+    ("network.dhcp-server", Kind::Text),
+    ("network.relay", Kind::Text),
+    ("network.subnet", Kind::Text),
+    ("nic.bus-id", Kind::Text),
     ("nic.count", Kind::Number),
     ("nic.driver", Kind::Text),
+    ("nic.link", Kind::Bool),
     ("nic.mac", Kind::Text),
     ("nic.speed-mbit", Kind::Number),
+    ("pci.modalias", Kind::Text),
     ("system.asset-tag", Kind::Text),
+    ("system.board-product", Kind::Text),
     ("system.board-serial", Kind::Text),
+    ("system.chassis-kind", Kind::Text),
     ("system.chassis-serial", Kind::Text),
+    ("system.enclosure-serial", Kind::Text),
+    ("system.family", Kind::Text),
     ("system.manufacturer", Kind::Text),
     ("system.product", Kind::Text),
     ("system.serial", Kind::Text),
+    ("system.sku", Kind::Text),
+    ("system.slot", Kind::Text),
     ("system.uuid", Kind::Text),
+    ("system.virtual", Kind::Bool),
+    ("tpm.present", Kind::Bool),
+    ("tpm.version", Kind::Text),
+    ("usb.modalias", Kind::Text),
 ];
 
 impl Expr {
@@ -78,7 +109,7 @@ pub fn known(path: &str) -> Result<Kind, String> {
 }
 
 fn kind(path: &str) -> Option<Kind> {
-    if path.starts_with("label.") {
+    if path.starts_with("label.") || path.starts_with("answer.") {
         return Some(Kind::Text);
     }
     FACTS.iter().find(|(known, _)| *known == path).map(|(_, kind)| *kind)
@@ -117,9 +148,11 @@ fn mismatch(path: &str, kind: Kind, test: &Test) -> Option<String> {
         Test::Equal(value) | Test::NotEqual(value) => fits(value),
         Test::In(values) => values.iter().all(fits),
         Test::Like(_) => kind == Kind::Text,
-        Test::Less(_) | Test::AtMost(_) | Test::Greater(_) | Test::AtLeast(_) => {
-            kind == Kind::Number
-        }
+        Test::Within(_, _)
+        | Test::Less(_)
+        | Test::AtMost(_)
+        | Test::Greater(_)
+        | Test::AtLeast(_) => kind == Kind::Number,
     };
     let is = match kind {
         Kind::Bool => "true or false",

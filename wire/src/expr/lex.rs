@@ -10,13 +10,13 @@ pub(super) enum Token {
     Word(String),
     Text(String),
     Number(u64),
-    /// One of `== != < <= > >= ( ) [ ] ,`.
+    /// One of `== != < <= > >= ( ) [ ] , ..`.
     Sign(&'static str),
     End,
 }
 
 /// Longer ones first, so that `<=` is not read as `<`.
-const SIGNS: [&str; 11] = ["==", "!=", "<=", ">=", "<", ">", "(", ")", "[", "]", ","];
+const SIGNS: [&str; 12] = ["==", "!=", "<=", ">=", "<", ">", "(", ")", "[", "]", ",", ".."];
 
 /// Units and what they multiply by.
 const UNITS: [(&str, u64); 9] = [
@@ -130,7 +130,7 @@ impl Lexer<'_> {
         let too_big =
             || ExprError::at(self.text, start, "this number is too big: 2^64 - 1 is most");
         let number: u64 = digits.parse().map_err(|_| too_big())?;
-        if self.rest().starts_with('.') {
+        if self.rest().starts_with('.') && !self.rest().starts_with("..") {
             let message = "only whole numbers: take a smaller unit, such as 1536 MiB for 1.5 GiB";
             return Err(ExprError::at(self.text, start, message));
         }
@@ -149,7 +149,9 @@ impl Lexer<'_> {
         let after_digits = self.at;
         self.skip(|c| c == ' ');
         let start = self.at;
-        let word = self.word().to_owned();
+        // What stands before the ".." of a range: dots are of words otherwise.
+        let word = self.word().split("..").next().unwrap_or_default().to_owned();
+        self.at = start + word.len();
         if let Some((_, factor)) = UNITS.into_iter().find(|(name, _)| *name == word) {
             return Ok(factor);
         }

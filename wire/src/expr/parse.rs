@@ -92,7 +92,10 @@ impl Parser<'_> {
 
     fn test(&mut self) -> Result<Test, ExprError> {
         if self.take_word("in")? {
-            return Ok(Test::In(self.values()?));
+            return match self.token {
+                Token::Number(_) => self.range(),
+                _ => Ok(Test::In(self.values()?)),
+            };
         }
         if self.take_word("like")? {
             let Token::Text(glob) = &self.token else {
@@ -115,6 +118,21 @@ impl Parser<'_> {
             ">" => Test::Greater(self.number(sign)?),
             _ => Test::AtLeast(self.number(sign)?),
         })
+    }
+
+    /// `400 GB .. 2 TB`, both ends within.
+    fn range(&mut self) -> Result<Test, ExprError> {
+        let start = self.span.start;
+        let least = self.number("in")?;
+        if !self.take_sign("..")? {
+            return Err(self.unexpected("\"..\" and the end of the range"));
+        }
+        let most = self.number("..")?;
+        if least > most {
+            let message = format!("no number is in {least} .. {most}: the smaller one comes first");
+            return Err(ExprError::at(self.lexer.text, start, message));
+        }
+        Ok(Test::Within(least, most))
     }
 
     fn values(&mut self) -> Result<Vec<FactValue>, ExprError> {

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Bus, Cpu, Disk, Firmware, FirmwareKind, Inventory, Memory, Nic, System};
+use crate::{
+    Bus, Cpu, Device, Digest, Disk, Firmware, FirmwareKind, Inventory, Memory, Neighbour, Network,
+    Nic, Os, Partition, Receipt, ReceiptState, System, Tpm,
+};
 
 fn facts() -> Facts {
     let text = |t: &str| FactValue::Text(t.into());
@@ -16,6 +19,15 @@ fn facts() -> Facts {
             FactValue::List(vec![FactValue::Number(500_000_000_000), FactValue::Number(16 << 30)]),
         ),
         ("label.role".into(), text("web")),
+        ("answer.rack".into(), text("r7")),
+        ("cpu.flags".into(), FactValue::List(vec![text("fpu"), text("avx2")])),
+        (
+            "pci.modalias".into(),
+            FactValue::List(vec![
+                text("pci:v000010DEd00001EB8sv"),
+                text("pci:v00008086d000010D3sv"),
+            ]),
+        ),
     ])
 }
 
@@ -47,6 +59,21 @@ fn expressions_hold_or_not() {
         (r#"(label.role == "db" or cpu.count == 4) and label.role == "x""#, false),
         (r#"not (label.role == "db" or cpu.count == 5)"#, true),
         ("cpu.count == 4\n  and not not cpu.count == 4", true),
+        // Ranges, both ends within, met by one of several values alone.
+        ("memory.usable in 8 GiB .. 16 GiB", true),
+        ("memory.usable in 1 GiB..8GiB", true),
+        ("memory.usable in 9 GiB .. 16 GiB", false),
+        ("cpu.count in 4..4 and cpu.count in 0 .. 9", true),
+        ("disk.size > 20 GB and disk.size < 400 GB", true),
+        ("disk.size in 20 GB .. 400 GB", false),
+        ("disk.size in 400 GB .. 2 TB", true),
+        // Of many, one is enough.
+        (r#"cpu.flags == "avx2""#, true),
+        (r#"cpu.flags == "avx2" and not cpu.flags == "avx512f""#, true),
+        (r#"cpu.flags in ["vmx", "svm"]"#, false),
+        (r#"pci.modalias like "pci:v000010DE*""#, true),
+        (r#"not pci.modalias like "pci:v00001002*""#, true),
+        (r#"answer.rack == "r7" and not answer.role == "db""#, true),
         // Not reported: false, also for "!="; so "not" of it is true.
         (r#"label.site == "a""#, false),
         (r#"label.site != "a""#, false),
@@ -59,6 +86,27 @@ fn expressions_hold_or_not() {
         let expr: Expr = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
         assert_eq!(expr.matches(&facts()), expected, "{text}");
         assert_eq!(expr.trace(&facts()).matched, expected, "{text}");
+    }
+}
+
+#[test]
+fn what_is_open_decides_only_where_it_can_change_the_outcome() {
+    let table = [
+        ("answer.x == \"a\"", None),
+        ("not answer.x == \"a\"", None),
+        ("answer.x == \"a\" and cpu.count == 4", None),
+        ("answer.x == \"a\" and cpu.count == 5", Some(false)),
+        ("answer.x == \"a\" or cpu.count == 4", Some(true)),
+        ("answer.x == \"a\" or cpu.count == 5", None),
+        ("not (answer.x == \"a\" and cpu.count == 5)", Some(true)),
+        ("cpu.count == 4 and cpu.count < 5", Some(true)),
+        ("answer.rack == \"r7\"", Some(true)),
+        ("answer.rack == \"r8\" or cpu.count == 5", Some(false)),
+    ];
+    for (text, expected) in table {
+        let expr: Expr = text.parse().unwrap();
+        let open = |path: &str| path == "answer.x";
+        assert_eq!(expr.matches_without(&facts(), &open), expected, "{text}");
     }
 }
 
@@ -133,6 +181,13 @@ fn errors_say_where_and_what_is_allowed() {
             (1, 17),
             "expected a pattern in quotes, such as \"PowerEdge*\", found the number 4",
         ),
+        ("cpu.count in 4", (1, 15), "expected \"..\" and the end of the range, found the end"),
+        (
+            "memory.usable in 8 GiB .. \"x\"",
+            (1, 27),
+            "expected a number after \"..\", found the text \"x\"",
+        ),
+        ("cpu.count in 8 .. 4", (1, 14), "no number is in 8 .. 4: the smaller one comes first"),
         ("label.role in \"a\"", (1, 15), "expected \"[\", found the text \"a\""),
         (
             "label.role in []",
@@ -188,7 +243,7 @@ fn what_can_never_be_true_is_found() {
         ),
         (
             "nic.x > 1",
-            "no machine reports \"nic.x\": known are nic.count, nic.driver, nic.mac, nic.speed-mbit",
+            "no machine reports \"nic.x\": known are nic.bus-id, nic.count, nic.driver, nic.link, nic.mac, nic.speed-mbit",
         ),
         (
             "weather.rainy == true",
@@ -200,6 +255,10 @@ fn what_can_never_be_true_is_found() {
         ),
         (
             "label.rack == 4",
+            "label.rack is a text: compare it with one in quotes, by ==, !=, in or like",
+        ),
+        (
+            "label.rack in 1 .. 4",
             "label.rack is a text: compare it with one in quotes, by ==, !=, in or like",
         ),
         ("firmware.secure-boot in [true, 1]", "firmware.secure-boot is true or false"),
@@ -222,6 +281,16 @@ fn what_can_never_be_true_is_found() {
 #[test]
 fn the_list_of_facts_is_the_one_that_machines_report() {
     let some = || Some("x".to_owned());
+    let receipt = Receipt {
+        version: Receipt::VERSION,
+        state: ReceiptState::Installed,
+        image: Digest([1; 32]),
+        reference: "web:1".parse().unwrap(),
+        run: "r-1".parse().unwrap(),
+        machine: "m-1".parse().unwrap(),
+        disk: None,
+        disk_bytes: 1,
+    };
     let inventory = Inventory {
         system: System {
             manufacturer: some(),
@@ -231,9 +300,30 @@ fn the_list_of_facts_is_the_one_that_machines_report() {
             board_serial: some(),
             chassis_serial: some(),
             asset_tag: some(),
+            family: some(),
+            sku: some(),
+            board_product: some(),
+            chassis_kind: some(),
+            slot: some(),
+            enclosure_serial: some(),
+            is_virtual: Some(true),
         },
-        cpu: Cpu { vendor: some(), model: some(), count: Some(1), arch: some() },
-        memory: Memory { usable_bytes: Some(1) },
+        cpu: Cpu {
+            vendor: some(),
+            model: some(),
+            family: Some(6),
+            model_number: Some(85),
+            stepping: Some(4),
+            count: Some(1),
+            arch: some(),
+            flags: vec!["fpu".into()],
+        },
+        memory: Memory { usable_bytes: Some(1), fitted_bytes: Some(1) },
+        tpm: Tpm { present: Some(true), version: some() },
+        network: Network { subnet: some(), relay: some(), dhcp_server: some() },
+        pci: vec![Device::default()],
+        usb: vec![Device::default()],
+        missing: [("x".into(), "y".into())].into(),
         firmware: Firmware {
             kind: Some(FirmwareKind::Uefi),
             vendor: some(),
@@ -246,9 +336,21 @@ fn the_list_of_facts_is_the_one_that_machines_report() {
             wwid: some(),
             bus: Some(Bus::Nvme),
             rotational: Some(false),
+            physical_sector_bytes: Some(4096),
+            table: some(),
+            partitions: vec![Partition::default()],
+            os: Some(Os { version: some(), ..Os::default() }),
+            receipt: Some(receipt),
             ..Disk::default()
         }],
-        nics: vec![Nic { driver: some(), speed_mbit: Some(1), ..Nic::default() }],
+        nics: vec![Nic {
+            driver: some(),
+            bus_id: some(),
+            link: Some(true),
+            speed_mbit: Some(1),
+            neighbour: Some(Neighbour { system: some(), ..Neighbour::default() }),
+            ..Nic::default()
+        }],
     };
     let kind = |value: &FactValue| match value {
         FactValue::Bool(_) => Kind::Bool,
@@ -292,6 +394,7 @@ fn fragments() -> impl Strategy<Value = String> {
         "<",
         ">=",
         "in",
+        "..",
         "like",
         "and",
         "or",
@@ -328,6 +431,8 @@ proptest! {
             Ok(expr) => {
                 prop_assert_eq!(expr.trace(&facts()).matched, expr.matches(&facts()));
                 expr.check();
+                let known = expr.matches_without(&facts(), &|_| false);
+                prop_assert_eq!(known, Some(expr.matches(&facts())));
             }
             Err(error) => prop_assert!(error.offset <= text.len()),
         }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::samples::{chunks, envelope, locations, pack, table};
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
-use store_format::frame::{self, FrameError, Header, Opener, Sealer};
-use store_format::pack::{Entry, Trailer};
+use store_format::frame::{self, FrameError, Header, Opened, Opener, Sealer};
+use store_format::pack::{Builder, Entry, Trailer};
 use store_format::segment::{self, Place, Segment};
 use store_format::{
     ChunkTable, DecodeError, Envelope, EnvelopeError, Locations, PackName, digest_of,
@@ -25,6 +25,17 @@ fn raw_chunks() -> Vec<Vec<u8>> {
     vec![b"hello".to_vec(), digest_of(b"noise").0.to_vec(), vec![7]]
 }
 
+/// [`segment::merge`], in one piece.
+fn merged(segments: &[Segment<'_>], keep: impl Fn(&PackName) -> bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let take = |piece: Vec<u8>| {
+        bytes.extend(piece);
+        Ok::<_, std::convert::Infallible>(())
+    };
+    let Ok(()) = segment::merge(segments, keep, || (), take);
+    bytes
+}
+
 fn segment_bytes() -> Vec<u8> {
     let entries = store_format::pack::entries(&pack(&raw_chunks())).unwrap();
     segment::encode(&[(PackName([1; 32]), entries)])
@@ -32,31 +43,26 @@ fn segment_bytes() -> Vec<u8> {
 
 #[test]
 fn the_bytes_of_each_format_are_what_they_were() {
-    let raw = Header {
-        encoding: frame::Encoding::Raw,
-        stored_len: 5,
-        plain_len: 5,
-        id: digest_of(b"hello"),
-    };
+    let raw = Header { encoding: frame::Encoding::Raw, stored_len: 5, chunks: vec![2, 3] };
     golden(
         &raw.encode(),
         expect![[r#"
-        48 bytes, blake3:4507737b5175158617ed98b79ed23aa6f20f18c2933f2bff66ac9be3b57dae71
-        49 43 48 4b 00 00 00 00 05 00 00 00 05 00 00 00 ea 8f 16 3d b3 86 82 92
-    "#]],
+            60 bytes, blake3:e5ec1f2edd2b746bd1878309772d9ef6cd8ac5b872fe9dc8b1a5241b87c6a7b2
+            49 46 52 4d 00 00 00 00 05 00 00 00 05 00 00 00 02 00 00 00 02 00 00 00
+        "#]],
     );
     golden(
         &pack(&raw_chunks()),
         expect![[r#"
-            414 bytes, blake3:cb2a047d3fdff00254ed05b746bb347c4a0fcaa20c2a88a8b931e5af785998b3
-            49 4e 47 4f 54 50 43 4b 01 00 00 00 00 00 00 00 49 43 48 4b 00 00 00 00
+            386 bytes, blake3:6efb1617a6b0073f1f983e58d6c2456601b56da153b2fc82e0fe0017d286fd59
+            49 4e 47 4f 54 50 43 4b 02 00 00 00 00 00 00 00 49 46 52 4d 00 00 00 00
         "#]],
     );
     golden(
         &segment_bytes(),
         expect![[r#"
-            268 bytes, blake3:6ab60dbcb566c3416b2128a96df186640da91472a8d868b0279a1ae95af39ec3
-            49 4e 47 4f 54 49 44 58 02 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00
+            268 bytes, blake3:26073edaabed1e2d27072022bb8a156c3b84eb410219ad1e38a0f32a94fef978
+            49 4e 47 4f 54 49 44 58 03 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00
         "#]],
     );
     golden(
@@ -69,9 +75,9 @@ fn the_bytes_of_each_format_are_what_they_were() {
     golden(
         &locations().encode(),
         expect![[r#"
-        156 bytes, blake3:6cef5d504ccdc869afd4ec15ef61ceb84894bf00622fa7809974174e9a4f4580
-        49 4e 47 4f 54 4c 4f 43 01 00 00 00 02 00 00 00 00 00 00 00 01 01 01 01
-    "#]],
+            156 bytes, blake3:212589df422f2b8a24f20f5f02e91be751b60cd5761f84c625d0012fc2a6b1b6
+            49 4e 47 4f 54 4c 4f 43 02 00 00 00 02 00 00 00 00 00 00 00 01 01 01 01
+        "#]],
     );
     golden(
         &envelope().to_bytes(),
@@ -105,9 +111,10 @@ fn tables() -> impl Strategy<Value = Vec<(PackName, Vec<Entry>)>> {
     let entry = (id(), 1..1000_u32).prop_map(|(id, len)| Entry {
         id,
         offset: 16 + u64::from(len),
-        frame_len: len + 48,
+        frame_len: len + 56,
+        plain_offset: len % 7,
         plain_len: len,
-        encoding: frame::Encoding::Raw,
+        stored_len: len,
     });
     let packs = prop::collection::vec(prop::collection::vec(entry, 0..60), 0..8);
     packs.prop_map(|packs| (0..).map(|n| PackName([n; 32])).zip(packs).collect())
@@ -115,7 +122,7 @@ fn tables() -> impl Strategy<Value = Vec<(PackName, Vec<Entry>)>> {
 
 /// Whatever reads some bytes, without a panic.
 fn read_everything(bytes: &[u8]) {
-    let _ = Header::decode(bytes);
+    let _ = frame::open(bytes).map(|opened| opened.chunks().count());
     let _ = store_format::pack::entries(bytes);
     let _ = store_format::pack::check_header(bytes);
     let _ = bytes.last_chunk().map(Trailer::decode);
@@ -127,7 +134,7 @@ fn read_everything(bytes: &[u8]) {
         let _ = segment.get(&digest_of(b"x"));
         let _ = segment.iter().count();
         let _ = segment.nth(0);
-        let _ = segment::merge(&[segment, segment], |_| true);
+        let _ = merged(&[segment, segment], |_| true);
     }
 }
 
@@ -151,9 +158,7 @@ proptest! {
     ) {
         let samples = [
             pack(&chunks()), segment_bytes(), table().encode(), locations().encode(),
-            envelope().to_bytes(), Header {
-                encoding: frame::Encoding::Zstd, stored_len: 5, plain_len: 9, id: digest_of(b""),
-            }.encode().to_vec(),
+            envelope().to_bytes(), sealed(&[4000, 1000], &[9; 5000]).1,
         ];
         let mut bytes = samples[which].clone();
         let at = at.index(bytes.len());
@@ -222,7 +227,7 @@ proptest! {
         let opened: Vec<Segment> =
             encoded.iter().map(|bytes| Segment::open(bytes).unwrap()).collect();
         let keep = |pack: &PackName| pack.0[0] != dropped;
-        let merged = segment::merge(&opened, keep);
+        let merged = merged(&opened, keep);
         prop_assert!(segment::verify(&merged).is_ok());
         let kept: Vec<_> = tables.into_iter().filter(|(pack, _)| keep(pack)).collect();
         // Where a part had a chunk twice, what it kept may be what is dropped.
@@ -241,37 +246,83 @@ proptest! {
 
     #[test]
     fn chunks_come_back_from_frames(
-        seed in any::<u8>(), len in 1..300_000_usize, repeat in 1..400_usize,
+        seed in any::<u8>(), lens in prop::collection::vec(1..100_000_u32, 1..8),
+        repeat in 1..400_usize,
     ) {
         let unit = blake3::hash(&[seed]);
+        let len = lens.iter().sum::<u32>() as usize;
         let plain: Vec<u8> =
             (0..len).map(|n| unit.as_bytes()[n / repeat % 32] ^ (n / repeat) as u8).collect();
-        let (mut frame, id) = (Vec::new(), digest_of(&plain));
-        let header = Sealer::new(3).unwrap().seal(id, &plain, &mut frame).unwrap();
+        let (header, frame) = sealed(&lens, &plain);
         prop_assert_eq!(frame.len(), usize::try_from(header.frame_len()).unwrap());
         prop_assert_eq!(Header::decode(&frame).unwrap(), header);
-        let mut opened = vec![1, 2, 3];
-        frame::open(&header, &frame[Header::LEN..], &mut opened).unwrap();
-        prop_assert!(opened == plain);
+        let opened = frame::open(&frame).unwrap();
+        prop_assert_eq!(opened.chunks().map(|(_, plain)| plain).collect::<Vec<_>>().concat(), plain);
+        let mut offset = 0;
+        for ((id, plain), len) in opened.chunks().zip(&lens) {
+            prop_assert_eq!((id, plain.len()), (digest_of(plain), *len as usize));
+            prop_assert_eq!(opened.chunk(&id, offset, *len).unwrap(), plain);
+            let others = [(offset + 1, *len), (offset, len - 1), (offset, u32::MAX), (u32::MAX, 1)];
+            for (offset, len) in others {
+                match opened.chunk(&id, offset, len) {
+                    Ok(found) => prop_assert_eq!(digest_of(found), id),
+                    Err(error) => prop_assert_eq!(error, FrameError::Digest { id }),
+                }
+            }
+            offset += len;
+        }
+    }
+
+    /// The shares of chunks of any lengths are the frame.
+    #[test]
+    fn the_table_of_a_pack_is_read_back(
+        frames in prop::collection::vec(prop::collection::vec(1..3000_u32, 1..9), 0..9),
+    ) {
+        let (mut builder, mut bytes) = (Builder::default(), Builder::header().to_vec());
+        for (number, lens) in frames.iter().enumerate() {
+            let plain = vec![number as u8; lens.iter().sum::<u32>() as usize];
+            let (header, frame) = sealed(lens, &plain);
+            bytes.extend(frame);
+            let ids: Vec<_> = (0..lens.len()).map(|n| digest_of(&[n as u8])).collect();
+            builder.push(&header, &ids);
+        }
+        bytes.extend(builder.finish());
+        let entries = store_format::pack::entries(&bytes).unwrap();
+        prop_assert_eq!(&entries, builder.entries());
+        let read: Vec<&[Entry]> = store_format::pack::frames(&entries).collect();
+        prop_assert_eq!(read.len(), frames.len());
+        for (chunks, lens) in read.into_iter().zip(&frames) {
+            prop_assert!(chunks.iter().map(|chunk| chunk.plain_len).eq(lens.iter().copied()));
+            let shares: u32 = chunks.iter().map(|chunk| chunk.stored_len).sum();
+            prop_assert_eq!(shares, chunks[0].frame_len);
+        }
     }
 
     #[test]
-    fn a_damaged_payload_gives_no_bytes(at in any::<prop::sample::Index>(), bit in 0..8_u32) {
+    fn a_damaged_frame_gives_no_other_chunk(at in any::<prop::sample::Index>(), bit in 0..8_u32) {
         for plain in [b"some text that is not long".to_vec(), vec![9; 5000]] {
-            let mut frame = Vec::new();
-            let header =
-                Sealer::new(3).unwrap().seal(digest_of(&plain), &plain, &mut frame).unwrap();
-            let payload = &mut frame[Header::LEN..];
-            let at = at.index(payload.len());
-            payload[at] ^= 1 << bit;
-            let mut opened = Vec::new();
-            match Opener::default().open(&header, payload, &mut opened) {
-                // zstd has bits that mean nothing.
-                Ok(()) => prop_assert!(opened == plain),
-                Err(_) => prop_assert!(opened.is_empty()),
+            let lens = [7, plain.len() as u32 - 7];
+            let (_, mut frame) = sealed(&lens, &plain);
+            let at = at.index(frame.len());
+            frame[at] ^= 1 << bit;
+            let (mut opened, id) = (Opened::default(), digest_of(&plain[..7]));
+            match Opener::default().open(&frame, &mut opened) {
+                // What is wrong is not called by the name of what is right.
+                Ok(()) => match opened.chunk(&id, 0, 7) {
+                    Ok(found) => prop_assert_eq!(found, &plain[..7]),
+                    Err(error) => prop_assert_eq!(error, FrameError::Digest { id }),
+                },
+                Err(_) => prop_assert_eq!((opened.plain_len(), opened.chunks().count()), (0, 0)),
             }
         }
     }
+}
+
+/// A frame of some chunks.
+fn sealed(lens: &[u32], plain: &[u8]) -> (Header, Vec<u8>) {
+    let mut frame = Vec::new();
+    let header = Sealer::new(3).unwrap().seal(lens, plain, &mut frame).unwrap();
+    (header, frame)
 }
 
 #[test]
@@ -289,7 +340,7 @@ fn newer_versions_are_named_as_such() {
     assert!(version(store_format::pack::entries(&newer(pack(&chunks()))).unwrap_err()));
     let mut bytes = pack(&chunks());
     let at = bytes.len() - 12;
-    bytes[at] = 2;
+    bytes[at] += 1;
     assert!(version(store_format::pack::entries(&bytes).unwrap_err()));
     let text = String::from_utf8(envelope().to_bytes()).unwrap();
     let text = text.replace("ingot.image/1", "ingot.image/2").replace("regions", "parts");
@@ -311,41 +362,104 @@ fn other_formats_are_named_as_such() {
 
 #[test]
 fn headers_with_impossible_values_are_refused() {
-    let good = Header {
-        encoding: frame::Encoding::Zstd,
-        stored_len: 10,
-        plain_len: 20,
-        id: digest_of(b"x"),
-    };
+    use frame::{CHUNK_MAX, CHUNKS_MAX, Encoding, PLAIN_MAX};
+    let good = Header { encoding: Encoding::Zstd, stored_len: 10, chunks: vec![15, 5] };
     assert_eq!(Header::decode(&good.encode()).unwrap(), good);
+    let zstd = |stored_len, chunks: &[u32]| Header {
+        encoding: Encoding::Zstd,
+        stored_len,
+        chunks: chunks.to_vec(),
+    };
+    let raw = |stored_len, chunks| Header { encoding: Encoding::Raw, ..zstd(stored_len, chunks) };
     let wrong = [
-        Header { stored_len: 20, ..good },
-        Header { stored_len: 0, ..good },
-        Header { stored_len: u32::MAX, plain_len: u32::MAX, ..good },
-        Header { plain_len: frame::PLAIN_MAX + 1, ..good },
-        Header { encoding: frame::Encoding::Raw, ..good },
-        Header { encoding: frame::Encoding::Raw, stored_len: 0, plain_len: 0, ..good },
+        zstd(20, &[15, 5]),
+        zstd(0, &[15, 5]),
+        zstd(10, &[]),
+        zstd(10, &[20, 0]),
+        zstd(10, &[u32::MAX, u32::MAX]),
+        zstd(10, &[CHUNK_MAX + 1]),
+        zstd(10, &[CHUNK_MAX, CHUNK_MAX, CHUNK_MAX, CHUNK_MAX, 1]),
+        zstd(10, &vec![1; CHUNKS_MAX as usize + 1]),
+        raw(10, &[15, 5]),
+        raw(0, &[]),
     ];
     for header in wrong {
-        assert!(Header::decode(&header.encode()).is_err(), "{header:?}");
-        assert!(frame::open(&header, &[0; 20], &mut Vec::new()).is_err());
+        let bytes = header.encode();
+        assert!(Header::decode(&bytes).is_err(), "{:?}", &bytes[..24]);
+        assert!(frame::open(&[&bytes[..], &[0; 20]].concat()).is_err());
     }
+    assert!(Header::decode(&raw(PLAIN_MAX, &[CHUNK_MAX; 4]).encode()).is_ok());
+    let mut other = good.encode();
+    other[20] += 1;
+    other[24] -= 1;
+    let error = Header::decode(&other).unwrap_err();
+    assert!(matches!(error, FrameError::Header(DecodeError::Checksum { .. })));
     let mut later = good.encode();
     later[4] = 2;
     assert_eq!(Header::decode(&later).unwrap_err(), FrameError::Encoding { code: 2 });
 }
 
 #[test]
+fn what_is_no_frame_is_not_sealed() {
+    let mut sealer = Sealer::new(3).unwrap();
+    let wrong: [(&[u32], usize); 5] =
+        [(&[], 0), (&[5], 4), (&[5], 6), (&[0, 5], 5), (&[1 << 21], 1 << 21)];
+    for (lens, bytes) in wrong {
+        let mut out = vec![1];
+        let error = sealer.seal(lens, &vec![7; bytes], &mut out).unwrap_err();
+        assert!(matches!(error, frame::SealError::Length { .. }), "{error}");
+        assert_eq!(out, [1]);
+    }
+}
+
+#[test]
 fn a_payload_that_decompresses_to_more_than_announced_is_refused() {
-    let plain = vec![0; 1 << 20];
-    let mut frame = Vec::new();
-    let header = Sealer::new(3).unwrap().seal(digest_of(&plain), &plain, &mut frame).unwrap();
+    let (header, frame) = sealed(&[1 << 20], &vec![0; 1 << 20]);
+    let payload = &frame[header.header_len() as usize..];
     for plain_len in [header.stored_len + 1, 1000, (1 << 20) - 1] {
-        let liar = Header { plain_len, ..header };
-        let mut opened = Vec::new();
-        let error = frame::open(&liar, &frame[Header::LEN..], &mut opened).unwrap_err();
-        assert!(matches!(error, FrameError::Decompress { .. }));
-        assert!(opened.is_empty());
+        let liar = Header { chunks: vec![plain_len], ..header.clone() };
+        let frame = [&liar.encode()[..], payload].concat();
+        assert_eq!(frame::open(&frame).unwrap_err(), FrameError::Decompress);
+    }
+}
+
+/// Tables that no writer writes, with a right checksum.
+#[test]
+fn tables_whose_frames_are_not_filled_are_refused() {
+    let whole = pack(&chunks());
+    let entries = store_format::pack::entries(&whole).unwrap();
+    let read = |entries: &[Entry]| {
+        let mut builder = Vec::new();
+        for entry in entries {
+            builder.extend_from_slice(&entry.id.0);
+            let offset = entry.offset as u32;
+            let Entry { frame_len, plain_offset, plain_len, stored_len, .. } = *entry;
+            for number in [offset, frame_len, plain_offset, plain_len, stored_len] {
+                builder.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+        let trailer = Trailer { entries: entries.len() as u64, table_sum: digest_of(&builder) };
+        let end = entries.last().map_or(16, |last| last.offset + u64::from(last.frame_len));
+        store_format::pack::decode_table(&trailer, &builder, end)
+    };
+    assert_eq!(read(&entries).unwrap(), entries);
+    let wrong: [fn(&mut Vec<Entry>); 7] = [
+        |list| list[1].plain_offset += 1,
+        |list| list[0].plain_offset += 1,
+        |list| list[1].stored_len += 1,
+        |list| list[1].frame_len += 1,
+        |list| list[3].offset += 1,
+        |list| {
+            list.remove(1);
+        },
+        |list| {
+            list.remove(0);
+        },
+    ];
+    for (number, change) in wrong.into_iter().enumerate() {
+        let mut list = entries.clone();
+        change(&mut list);
+        assert!(read(&list).is_err(), "change {number}");
     }
 }
 

@@ -13,7 +13,7 @@ fn locations(frames: &[(u32, u32)]) -> Locations {
         let end = &mut ends[*pack as usize];
         let offset = *end;
         *end += u64::from(*frame_len);
-        Location { pack: *pack, offset, frame_len: *frame_len }
+        Location { pack: *pack, offset, frame_len: *frame_len, plain_offset: 0 }
     });
     let packs = (0..3).map(|n| PackName([n; 32])).collect();
     Locations { chunks: chunks.collect(), packs }
@@ -34,6 +34,18 @@ fn neighbours_are_one_range_and_far_ones_are_not() {
     assert_eq!(error, PlanError::NoLocation { index: 5, len: 5 });
 }
 
+#[test]
+fn chunks_of_one_frame_are_fetched_once() {
+    let at =
+        |offset, frame_len, plain_offset| Location { pack: 0, offset, frame_len, plain_offset };
+    let chunks = vec![at(16, 900, 4096), at(916, 100, 0), at(16, 900, 0), at(16, 900, 9000)];
+    let list = Locations { packs: vec![PackName([1; 32])], chunks };
+    let plan = Plan::of([3, 0, 2].into_iter(), &list).unwrap();
+    assert_eq!((plan.wanted_chunks, plan.wanted_bytes, plan.wire_bytes), (3, 900, 900));
+    let chunks: Vec<_> = plan.ranges.iter().map(|range| range.chunks.clone()).collect();
+    assert_eq!(chunks, [[0, 2, 3]]);
+}
+
 const MIB: u64 = 1 << 20;
 
 /// An image over several packs: chunk `n` is `frame_len` bytes, packs are full at 64 MiB.
@@ -45,7 +57,7 @@ fn image(chunks: u32, frame_len: impl Fn(u32) -> u32) -> Locations {
         if offset + u64::from(frame_len) > 64 * MIB {
             (pack, offset) = (pack + 1, 16);
         }
-        list.chunks.push(Location { pack, offset, frame_len });
+        list.chunks.push(Location { pack, offset, frame_len, plain_offset: 0 });
         offset += u64::from(frame_len);
     }
     list.packs = (0..=pack).map(|n| PackName([u8::try_from(n).unwrap(); 32])).collect();

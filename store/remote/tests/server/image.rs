@@ -108,12 +108,21 @@ fn packed(
     for group in plain.chunks(FRAMES) {
         let mut builder = pack::Builder::default();
         let mut bytes = pack::Builder::header().to_vec();
-        for (id, plain) in group {
+        // Two chunks to a frame.
+        for pair in group.chunks(2) {
             let offset = bytes.len() as u64;
-            let header = sealer.seal(*id, plain, &mut bytes).unwrap();
-            builder.push(&header);
+            let ids: Vec<Digest> = pair.iter().map(|(id, _)| *id).collect();
+            let lens: Vec<u32> = pair.iter().map(|(_, plain)| plain.len() as u32).collect();
+            let plain: Vec<u8> = pair.iter().flat_map(|(_, plain)| plain.to_vec()).collect();
+            let header = sealer.seal(&lens, &plain, &mut bytes).unwrap();
+            builder.push(&header, &ids);
             let pack = u32::try_from(packs.len()).unwrap();
-            locations.chunks.push(Location { pack, offset, frame_len: header.frame_len() });
+            let frame_len = header.frame_len();
+            let mut plain_offset = 0;
+            for len in lens {
+                locations.chunks.push(Location { pack, offset, frame_len, plain_offset });
+                plain_offset += len;
+            }
         }
         bytes.extend(builder.finish());
         // Any unique name does for a test that does not compute SHA-256.

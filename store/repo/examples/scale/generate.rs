@@ -57,7 +57,8 @@ impl Plan {
         format!("image-{image}:latest").parse().unwrap()
     }
 
-    /// Makes the store.
+    /// Makes the store, and has it opened after each image, so that its index
+    /// grows as it does with imports.
     pub async fn generate(&self, folder: &Path) {
         drop(Repo::open_or_create(&folder.display().to_string()).await.unwrap());
         let records = SqliteConnectOptions::new().filename(folder.join("store.db"));
@@ -71,6 +72,7 @@ impl Plan {
             }
             let shared = own.start.saturating_sub(self.packs_per_image / SHARED_PARTS);
             write_image(folder, &records, image, shared * PACK_CHUNKS..own.end * PACK_CHUNKS).await;
+            drop(Repo::open(&folder.display().to_string()).await.unwrap());
         }
         records.close().await;
     }
@@ -93,7 +95,8 @@ fn write_pack(folder: &Path, pack: u64) {
     for n in pack * PACK_CHUNKS..(pack + 1) * PACK_CHUNKS {
         let id = chunk_id(n);
         let bytes = chunk_bytes(&id);
-        builder.push(&Header { encoding: Encoding::Raw, stored_len: bytes, plain_len: bytes, id });
+        let header = Header { encoding: Encoding::Raw, stored_len: bytes, chunks: vec![bytes] };
+        builder.push(&header, &[id]);
     }
     let path = path_of(folder, "packs", &pack_name(pack).to_string());
     let file = File::create(path).unwrap();

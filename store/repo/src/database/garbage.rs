@@ -105,18 +105,21 @@ pub(crate) struct Waiting {
 }
 
 impl Database {
-    /// Records a lease, or lets it live on. Returns the epoch.
+    /// Records a lease, or lets it live on, for so long. Returns the epoch, and
+    /// when it ends.
     pub(crate) async fn begin_lease(
         &self,
         id: &str,
         purpose: Purpose,
-        expires_ms: u64,
-    ) -> Result<u64, StorageError> {
+        lasts_ms: u64,
+    ) -> Result<(u64, u64), StorageError> {
         let begin = async {
             let mut change = self.begin().await?;
+            // Not before: others may have kept us waiting.
+            let expires_ms = self.now_ms().saturating_add(lasts_ms);
             let epoch = add_lease(&mut change, id, purpose, expires_ms).await?;
             change.commit().await?;
-            Ok(epoch)
+            Ok((epoch, expires_ms))
         };
         begin.await.map_err(failed)
     }
@@ -126,11 +129,11 @@ impl Database {
     pub(crate) async fn begin_collection(
         &self,
         id: &str,
-        now_ms: u64,
-        expires_ms: u64,
+        lasts_ms: u64,
     ) -> Result<Option<u64>, StorageError> {
         let begin = async {
             let mut change = self.begin().await?;
+            let now_ms = self.now_ms();
             drop_expired(&mut change, now_ms).await?;
             let busy = sqlx::query("SELECT 1 FROM leases WHERE purpose = $1")
                 .bind(Purpose::Collect.word())
@@ -139,6 +142,7 @@ impl Database {
             if busy.is_some() {
                 return Ok(None);
             }
+            let expires_ms = now_ms.saturating_add(lasts_ms);
             let epoch = add_lease(&mut change, id, Purpose::Collect, expires_ms).await?;
             change.commit().await?;
             Ok(Some(epoch))
@@ -146,19 +150,19 @@ impl Database {
         begin.await.map_err(failed)
     }
 
-    /// Lets a lease live on; false where it is gone.
-    pub(crate) async fn renew_lease(
-        &self,
-        id: &str,
-        expires_ms: u64,
-    ) -> Result<bool, StorageError> {
-        let done = sqlx::query("UPDATE leases SET expires_ms = $1 WHERE id = $2")
-            .bind(to_sql(expires_ms))
-            .bind(id)
-            .execute(&self.pool)
-            .await
-            .map_err(failed)?;
-        Ok(done.rows_affected() > 0)
+    /// Lets a lease live on for so long; false where it is gone.
+    pub(crate) async fn renew_lease(&self, id: &str, lasts_ms: u64) -> Result<bool, StorageError> {
+        let renew = async {
+            let mut change = self.begin().await?;
+            let done = sqlx::query("UPDATE leases SET expires_ms = $1 WHERE id = $2")
+                .bind(to_sql(self.now_ms().saturating_add(lasts_ms)))
+                .bind(id)
+                .execute(&mut *change)
+                .await?;
+            change.commit().await?;
+            Ok(done.rows_affected() > 0)
+        };
+        renew.await.map_err(failed)
     }
 
     pub(crate) async fn end_lease(&self, id: &str) -> Result<(), StorageError> {
@@ -270,10 +274,10 @@ impl Database {
     /// Forgets the leases whose holders were silent for too long. Durable before
     /// anything is deleted on its strength: a lease that came back after a
     /// deletion was undone would promise what is gone.
-    pub(crate) async fn drop_expired_leases(&self, now_ms: u64) -> Result<(), StorageError> {
+    pub(crate) async fn drop_expired_leases(&self) -> Result<(), StorageError> {
         let drop = async {
             let mut change = self.begin().await?;
-            drop_expired(&mut change, now_ms).await?;
+            drop_expired(&mut change, self.now_ms()).await?;
             change.commit().await
         };
         drop.await.map_err(failed)

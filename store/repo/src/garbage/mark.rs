@@ -2,16 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use store_format::{Extent, PackName};
+use store_format::{ChunkTable, Extent, PackName};
 use wire::Digest;
 
 use super::GarbageError;
-use crate::database::ImageRow;
 use crate::database::garbage::Records;
 use crate::index::Marks;
 use crate::open::Repo;
 use crate::read::ReadError;
 use crate::storage::blob_key;
+use crate::tables::FoundTable;
 
 /// A pack is written anew where less than one part in this many is needed.
 const NEEDED_PARTS: u64 = 2;
@@ -27,7 +27,7 @@ pub(crate) struct Marked {
     /// Per pack what images need of it.
     needed: HashMap<PackName, Needed>,
     /// Per pack of `rewrites` the offsets of these, sorted.
-    frames: HashMap<PackName, Vec<u64>>,
+    parts: HashMap<PackName, Vec<(u64, u32)>>,
     /// Packs that nothing needs, and their bytes.
     pub unneeded: Vec<(PackName, u64)>,
     /// Packs of which little is needed, and their bytes.
@@ -41,7 +41,7 @@ pub(crate) struct Marked {
 pub(crate) struct Needed {
     pub chunks: u64,
     pub plain_bytes: u64,
-    /// Bytes of the frames.
+    /// Their share of the bytes of their frames.
     pub stored_bytes: u64,
 }
 
@@ -61,7 +61,7 @@ impl Marked {
         all
     }
 
-    /// Bytes of a pack's frames that images need.
+    /// Bytes of a pack's frames that images need, each chunk's share.
     pub(crate) fn needed_bytes(&self, pack: &PackName) -> u64 {
         self.needed.get(pack).map_or(0, |needed| needed.stored_bytes)
     }
@@ -78,7 +78,7 @@ impl Marked {
             let chunk = Needed {
                 chunks: 1,
                 plain_bytes: u64::from(place.entry.plain_len),
-                stored_bytes: u64::from(place.entry.frame_len),
+                stored_bytes: u64::from(place.entry.stored_len),
             };
             self.needed.entry(place.pack).or_default().add(chunk);
         });
@@ -86,7 +86,7 @@ impl Marked {
             match self.needed_bytes(&pack) {
                 0 => self.unneeded.push((pack, bytes)),
                 needed if needed.saturating_mul(NEEDED_PARTS) < bytes => {
-                    self.frames.insert(pack, Vec::new());
+                    self.parts.insert(pack, Vec::new());
                     self.rewrites.push((pack, bytes));
                 }
                 _ => {}
@@ -96,16 +96,17 @@ impl Marked {
             return;
         }
         marks.each(|place| {
-            if let Some(frames) = self.frames.get_mut(&place.pack) {
-                frames.push(place.entry.offset);
+            if let Some(parts) = self.parts.get_mut(&place.pack) {
+                parts.push((place.entry.offset, place.entry.plain_offset));
             }
         });
-        self.frames.values_mut().for_each(|frames| frames.sort_unstable());
+        self.parts.values_mut().for_each(|parts| parts.sort_unstable());
     }
 
-    /// Offsets of the frames that are needed of a pack that is rewritten, sorted.
-    pub(super) fn needed_frames(&self, pack: &PackName) -> &[u64] {
-        self.frames.get(pack).map(Vec::as_slice).unwrap_or_default()
+    /// What is needed of a pack that is rewritten: offset of the frame and offset
+    /// in the frame of each chunk, sorted.
+    pub(super) fn needed_parts(&self, pack: &PackName) -> &[(u64, u32)] {
+        self.parts.get(pack).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
@@ -128,7 +129,10 @@ impl Repo {
             match named.contains(&row.digest) {
                 true => {
                     blobs.extend([row.digest, row.table]);
-                    marks = self.mark_image(row, marks).await?;
+                    let failed = |source| GarbageError::Image { image: row.digest, source };
+                    let FoundTable { table, base } = self.find_table(row).await.map_err(failed)?;
+                    blobs.extend(base);
+                    marks = mark_chunks(table, marks).await?.map_err(failed)?;
                 }
                 false => marked.unnamed.push(row.digest),
             }
@@ -145,27 +149,28 @@ impl Repo {
         marked.records = records;
         Ok(marked)
     }
+}
 
-    /// Marks what an image needs.
-    async fn mark_image(&self, row: &ImageRow, mut marks: Marks) -> Result<Marks, GarbageError> {
-        let failed = |source| GarbageError::Image { image: row.digest, source };
-        let table = self.table_of(row).await.map_err(failed)?;
-        let work = tokio::task::spawn_blocking(move || {
-            let extents = table.regions.into_iter().flatten();
-            let mut ids = extents.filter_map(|extent| match extent {
-                Extent::Chunk { id, .. } => Some(id),
-                Extent::Hole { .. } => None,
-            });
-            loop {
-                let some: Vec<Digest> = ids.by_ref().take(MARKED_TOGETHER).collect();
-                if some.is_empty() {
-                    return Ok(marks);
-                }
-                if let Some(id) = marks.mark(some).first() {
-                    return Err(ReadError::Chunk { id: *id });
-                }
-            }
+/// Marks what an image needs.
+async fn mark_chunks(
+    table: ChunkTable,
+    mut marks: Marks,
+) -> Result<Result<Marks, ReadError>, GarbageError> {
+    let work = tokio::task::spawn_blocking(move || {
+        let extents = table.regions.into_iter().flatten();
+        let mut ids = extents.filter_map(|extent| match extent {
+            Extent::Chunk { id, .. } => Some(id),
+            Extent::Hole { .. } => None,
         });
-        work.await.map_err(|_| GarbageError::Broken)?.map_err(failed)
-    }
+        loop {
+            let some: Vec<Digest> = ids.by_ref().take(MARKED_TOGETHER).collect();
+            if some.is_empty() {
+                return Ok(marks);
+            }
+            if let Some(id) = marks.mark(some).first() {
+                return Err(ReadError::Chunk { id: *id });
+            }
+        }
+    });
+    work.await.map_err(|_| GarbageError::Broken)
 }

@@ -4,16 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use store_format::PackName;
-use store_format::frame::Opener;
 use store_format::pack::{self, BYTES_MAX};
 use tokio::runtime::Handle;
 
 use super::GarbageError;
 use super::mark::Marked;
 use crate::open::Repo;
-use crate::packer::Packer;
+use crate::packer::{ChunkPacker, Packer};
 use crate::packs;
-use crate::read::damaged;
 use crate::storage::{StorageError, pack_key};
 
 impl Repo {
@@ -25,7 +23,7 @@ impl Repo {
     ) -> Result<BTreeSet<PackName>, GarbageError> {
         let (repo, marked, runtime) = (Arc::clone(self), Arc::clone(marked), Handle::current());
         let work = tokio::task::spawn_blocking(move || {
-            let mut packer = Packer::new(&repo, &runtime);
+            let mut packer = ChunkPacker::new(Packer::new(&repo, &runtime));
             for (name, _) in &marked.rewrites {
                 let bytes = runtime.block_on(repo.storage.get(&pack_key(name), BYTES_MAX))?;
                 copy_needed(name, &bytes, &marked, &mut packer)?;
@@ -40,24 +38,18 @@ fn copy_needed(
     name: &PackName,
     bytes: &[u8],
     marked: &Marked,
-    packer: &mut Packer<'_>,
+    packer: &mut ChunkPacker<'_>,
 ) -> Result<(), GarbageError> {
     let key = || pack_key(name).to_string();
     let entries = pack::entries(bytes).map_err(|e| StorageError::new(&key(), Box::new(e)))?;
-    let (mut opener, mut plain) = (Opener::default(), Vec::new());
-    let needed = marked.needed_frames(name);
-    let is_needed = |entry: &&pack::Entry| needed.binary_search(&entry.offset).is_ok();
-    let wanted: Vec<_> = entries.iter().filter(is_needed).collect();
+    let needed = marked.needed_parts(name);
+    let is_needed =
+        |entry: &pack::Entry| needed.binary_search(&(entry.offset, entry.plain_offset)).is_ok();
+    let wanted: Vec<_> = entries.into_iter().filter(is_needed).collect();
     if wanted.len() != needed.len() {
         return Err(
             StorageError::new(&key(), "the index tells of chunks that it lacks".into()).into()
         );
     }
-    for entry in wanted {
-        let frame = packs::frame_of(bytes, entry);
-        let header = packs::prove(frame, &entry.id, entry.plain_len, &mut opener, &mut plain)
-            .map_err(|source| damaged(name, entry.offset, source))?;
-        packer.push(&header, frame)?;
-    }
-    Ok(())
+    packs::each_chunk(name, bytes, &wanted, |entry, plain| Ok(packer.push(entry.id, plain)?))
 }

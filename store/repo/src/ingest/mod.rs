@@ -1,21 +1,25 @@
 //! From a disk to an image in the store.
 //!
-//! One thread reads and cuts, as many as there are cores hash, look up and
-//! compress, one puts packs together in the order of the disk. Buffers go
+//! One thread reads and cuts, as many as there are cores name chunks and look
+//! them up, one finds those that are new in the order of the disk, as many as
+//! there are cores compress them in groups, one puts packs together. Buffers go
 //! round between them, so memory is bounded by their number. The result does
 //! not depend on the number of threads.
 
+mod collect;
 mod contents;
 mod cut;
 pub(crate) mod cuts;
+mod order;
 mod pack;
 mod scan;
-pub(crate) mod work;
+mod work;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, RwLock};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use serde::Serialize;
@@ -28,6 +32,7 @@ use wire::{Digest, Reference};
 
 use crate::database::ImageRow;
 use crate::database::garbage::Purpose;
+use crate::group::Group;
 use crate::index::Snapshot;
 use crate::layout::{self, Layout, LayoutError};
 use crate::open::Repo;
@@ -35,10 +40,12 @@ use crate::packer::{self, Packer};
 use crate::source::{Disk, Source};
 use crate::storage::{StorageError, blob_key};
 
+use collect::{Collected, Collector};
 pub use contents::ImportedRegion;
-use pack::{Collected, Collector};
+use order::in_order;
+use pack::{Frame, Packed};
 use scan::Batch;
-use work::{Worked, Worker};
+use work::Worked;
 
 /// Batches that may be between reading and packing, beside one per worker.
 const SPARE_BATCHES: usize = 3;
@@ -214,12 +221,13 @@ impl Repo {
             let layout = layout::read(&disk, sector)
                 .map_err(|source| ImportError::Layout { name, source })?;
             let job = Job { disk, layout, exact, repo, known, runtime, workers };
-            let collected = job.run(&mut progress)?;
-            Ok::<_, ImportError>((job.layout, job.disk.bytes, collected))
+            let (collected, packed) = job.run(&mut progress)?;
+            Ok::<_, ImportError>((job.layout, job.disk.bytes, collected, packed))
         });
-        let (layout, disk_bytes, collected) = ingest.await.map_err(|_| ImportError::Broken)??;
+        let (layout, disk_bytes, collected, packed) =
+            ingest.await.map_err(|_| ImportError::Broken)??;
         let envelope = describe(layout, disk_bytes, &collected, &options)?;
-        self.commit(lease, envelope, collected, options.reference).await
+        self.commit(lease, envelope, collected, packed, options.reference).await
     }
 
     /// Writes the blobs, then the records.
@@ -228,6 +236,7 @@ impl Repo {
         lease: &str,
         envelope: Envelope,
         collected: Collected,
+        packed: Packed,
         reference: Option<Reference>,
     ) -> Result<Imported, ImportError> {
         let envelope_bytes = envelope.to_bytes();
@@ -238,24 +247,21 @@ impl Repo {
         ChunkTable::decode(&table_bytes)
             .and_then(|table| table.check(&envelope))
             .map_err(ImportError::TooLarge)?;
-        let table_digest = store_format::digest_of(&table_bytes);
-        let put = async |blob: &Digest, bytes: Vec<u8>| {
-            packer::put(&self.storage, &self.database, &blob_key(blob), bytes.into()).await
-        };
-        put(&digest, envelope_bytes).await?;
-        put(&table_digest, table_bytes).await?;
+        let (key, bytes) = (blob_key(&digest), envelope_bytes.into());
+        packer::put(&self.storage, &self.database, &key, bytes).await?;
+        let table = self.put_table(table, table_bytes).await?;
         let row = ImageRow {
             digest,
-            table: table_digest,
+            table: table.name,
             disk_bytes: envelope.disk_bytes,
             data_bytes: collected.data_bytes,
-            stored_bytes: collected.stored_bytes,
-            new_bytes: collected.new_bytes,
+            stored_bytes: collected.stored_bytes + packed.bytes,
+            new_bytes: packed.bytes,
             created_ms: self.database.now_ms(),
         };
-        let packs: Vec<PackName> = collected.packs.into_iter().collect();
+        let packs: Vec<PackName> = packed.packs.union(&collected.packs).copied().collect();
         let name = reference.as_ref().map(|r| (r.name.as_str(), r.tag_or_latest()));
-        if !self.database.commit(lease, &self.storage, &row, &packs, name).await? {
+        if !self.database.commit(lease, &self.storage, &row, table.base, &packs, name).await? {
             return Err(ImportError::Lapsed);
         }
         // It is stored, whether this process knows where or not.
@@ -308,74 +314,73 @@ fn describe(
 }
 
 impl Job {
-    fn run(&self, progress: &mut dyn FnMut(ImportProgress)) -> Result<Collected, ImportError> {
+    fn run(
+        &self,
+        progress: &mut dyn FnMut(ImportProgress),
+    ) -> Result<(Collected, Packed), ImportError> {
         let batches = self.workers + SPARE_BATCHES;
         let (free_in, free) = sync_channel::<Batch>(batches);
         for _ in 0..batches {
             free_in.send(Batch::default()).map_err(|_| ImportError::Broken)?;
         }
         let (cut_in, cut) = sync_channel::<Batch>(batches);
-        let (worked_in, worked) = sync_channel::<Result<Worked, SealError>>(batches);
-        let cut = Mutex::new(cut);
-        let seen = RwLock::new(HashSet::new());
+        let (worked_in, worked) = sync_channel::<Worked>(batches);
+        let (groups_in, groups) = sync_channel::<(u64, Group)>(self.workers);
+        let (frames_in, frames) = sync_channel::<Frame>(self.workers);
+        let (cut, groups, written) = (Mutex::new(cut), Mutex::new(groups), AtomicU64::new(0));
         thread::scope(|scope| {
-            let (cut, seen) = (&cut, &seen);
+            let (cut, groups, written) = (&cut, groups, &written);
+            let groups = std::sync::Arc::new(groups);
             let scanner = scope
                 .spawn(move || scan::scan(&self.disk, &self.layout, self.exact, &free, &cut_in));
             for _ in 0..self.workers {
                 let worked_in = worked_in.clone();
-                let known = self.known.clone();
-                scope.spawn(move || Worker::new(known, seen).run(cut, &worked_in));
+                scope.spawn(move || work::run(&self.known, cut, &worked_in));
+                let (groups, frames_in) = (std::sync::Arc::clone(&groups), frames_in.clone());
+                scope.spawn(move || pack::seal(&groups, &frames_in));
             }
-            drop(worked_in);
+            // Only they hold them from now on: an end is passed on.
+            drop((worked_in, frames_in, groups));
             let packer = Packer::new(&self.repo, &self.runtime);
-            let collector = Collector::new(packer, self.known.clone(), seen);
-            let disk_bytes = self.disk.bytes;
-            let result = collect(
-                collector,
-                disk_bytes,
-                &worked,
-                |batch| free_in.send(batch).is_ok(),
-                progress,
-            );
+            let packing = scope.spawn(move || pack::pack(packer, frames, written));
+            let mut collector = Collector::new(groups_in);
+            let mut collect = || {
+                for worked in in_order(&worked) {
+                    collector.take(&worked)?;
+                    progress(self.progress(&collector.result, written));
+                    // Nobody needs buffers once the disk is read.
+                    let _ = free_in.send(worked.batch);
+                }
+                Ok(())
+            };
+            let collected = collect().and_then(|()| collector.finish());
             // Whoever still waits for a buffer or for room shall end.
             drop((worked, free_in));
             let scanned = scanner.join().map_err(|_| ImportError::Broken)?;
-            let collected = result?;
+            // Whose failure ends the others.
+            let packed = packing.join().map_err(|_| ImportError::Broken)??;
+            let collected = collected?;
             scanned.map_err(|source| {
                 let name = self.disk.name.clone();
                 ImportError::Source { name, source }
             })?;
+            progress(self.progress(&collected, written));
             match collected.digests.len() == self.layout.spans.len() {
-                true => Ok(collected),
+                true => Ok((collected, packed)),
                 false => Err(ImportError::Broken),
             }
         })
     }
-}
 
-/// Takes what the workers give, in the order of the disk.
-fn collect(
-    mut collector: Collector<'_>,
-    disk_bytes: u64,
-    worked: &Receiver<Result<Worked, SealError>>,
-    give_back: impl Fn(Batch) -> bool,
-    progress: &mut dyn FnMut(ImportProgress),
-) -> Result<Collected, ImportError> {
-    let mut early = BTreeMap::new();
-    let mut next = 0_u64;
-    while let Ok(result) = worked.recv() {
-        let result = result?;
-        early.insert(result.batch.number, result);
-        while let Some(result) = early.remove(&next) {
-            collector.take(&result)?;
-            progress(collector.progress(disk_bytes));
-            next += 1;
-            // Nobody needs buffers once the disk is read.
-            give_back(result.batch);
+    fn progress(&self, so_far: &Collected, written: &AtomicU64) -> ImportProgress {
+        ImportProgress {
+            disk_bytes: self.disk.bytes,
+            done_bytes: so_far.data_bytes + so_far.hole_bytes,
+            hole_bytes: so_far.hole_bytes,
+            new_chunks: so_far.new_chunks,
+            new_bytes: written.load(Ordering::Relaxed),
         }
     }
-    collector.finish()
 }
 
 #[cfg(test)]

@@ -1,139 +1,83 @@
-//! Putting the chunk table together and new chunks into packs, in the order of
-//! the disk.
+//! Sealing groups of new chunks, and putting the frames into packs, in the
+//! order of the disk.
 
-use std::collections::{BTreeSet, HashSet};
-use std::mem;
-use std::sync::{PoisonError, RwLock};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Mutex, PoisonError};
 
-use store_format::frame::{Header, Sealer};
-use store_format::{Extent, PackName};
-use wire::Digest;
+use store_format::PackName;
+use store_format::frame::SealError;
 
-use super::contents::ImportedRegion;
-use super::scan::Item;
-use super::work::{Chunk, LEVEL, Worked};
-use super::{ImportError, ImportProgress};
-use crate::index::Snapshot;
+use super::ImportError;
+use super::order::{Numbered, in_order};
+use crate::group::{self, Group, Sealed};
 use crate::packer::Packer;
 
-/// What an import found and stored.
-#[derive(Debug, Default)]
-pub(super) struct Collected {
-    pub regions: Vec<Vec<Extent>>,
-    pub digests: Vec<Digest>,
-    pub known: Vec<ImportedRegion>,
-    /// All packs that the image needs.
+/// Gives groups numbers, in their order, and hands them on.
+pub(super) struct Numbering {
+    next: u64,
+    out: SyncSender<(u64, Group)>,
+}
+
+/// A group that was sealed.
+pub(super) struct Frame {
+    number: u64,
+    sealed: Result<Sealed, SealError>,
+}
+
+/// What was written.
+pub(super) struct Packed {
     pub packs: BTreeSet<PackName>,
-    pub data_bytes: u64,
-    pub hole_bytes: u64,
-    pub chunks: u64,
-    pub stored_bytes: u64,
-    pub new_chunks: u64,
-    pub new_bytes: u64,
+    /// Bytes of the frames.
+    pub bytes: u64,
 }
 
-pub(super) struct Collector<'a> {
-    /// What counted as stored when the import began.
-    known: Snapshot,
-    /// Every chunk of the image so far: each is stored or with the packer.
-    seen: &'a RwLock<HashSet<Digest>>,
-    sealer: Option<Sealer>,
-    region: Vec<Extent>,
-    result: Collected,
-    packer: Packer<'a>,
+impl Numbering {
+    pub(super) fn new(out: SyncSender<(u64, Group)>) -> Numbering {
+        Numbering { next: 0, out }
+    }
+
+    /// Fails if nobody takes it, who then says why.
+    pub(super) fn send(&mut self, group: Group) -> Result<(), ImportError> {
+        self.next += 1;
+        self.out.send((self.next - 1, group)).map_err(|_| ImportError::Broken)
+    }
 }
 
-impl<'a> Collector<'a> {
-    pub(super) fn new(
-        packer: Packer<'a>,
-        known: Snapshot,
-        seen: &'a RwLock<HashSet<Digest>>,
-    ) -> Collector<'a> {
-        Collector {
-            known,
-            seen,
-            sealer: None,
-            region: Vec::new(),
-            result: Collected::default(),
-            packer,
-        }
+impl Numbered for Frame {
+    fn number(&self) -> u64 {
+        self.number
     }
+}
 
-    pub(super) fn progress(&self, disk_bytes: u64) -> ImportProgress {
-        ImportProgress {
-            disk_bytes,
-            done_bytes: self.result.data_bytes + self.result.hole_bytes,
-            hole_bytes: self.result.hole_bytes,
-            new_chunks: self.result.new_chunks,
-            new_bytes: self.result.new_bytes,
+/// Seals groups until there are no more or nobody takes them.
+pub(super) fn seal(groups: &Mutex<Receiver<(u64, Group)>>, out: &SyncSender<Frame>) {
+    let mut sealer = None;
+    loop {
+        let next = groups.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((number, group)) = next else { return };
+        let sealed = match &mut sealer {
+            Some(sealer) => group.seal(sealer),
+            none => group::sealer().and_then(|new| group.seal(none.insert(new))),
+        };
+        if out.send(Frame { number, sealed }).is_err() {
+            return;
         }
     }
+}
 
-    /// Goes on with the next batch.
-    pub(super) fn take(&mut self, worked: &Worked) -> Result<(), ImportError> {
-        let mut chunks = worked.chunks.iter();
-        for item in &worked.batch.items {
-            match item {
-                Item::Hole(bytes) => {
-                    match self.region.last_mut() {
-                        Some(Extent::Hole { bytes: before }) => *before += bytes,
-                        _ => self.region.push(Extent::Hole { bytes: *bytes }),
-                    }
-                    self.result.hole_bytes += bytes;
-                }
-                Item::Chunk(_) => {
-                    let chunk = chunks.next().ok_or(ImportError::Broken)?;
-                    self.chunk(chunk, worked)?;
-                }
-                Item::End(digest, known) => {
-                    self.result.digests.push(*digest);
-                    self.result.known.push(known.clone());
-                    self.result.regions.push(mem::take(&mut self.region));
-                }
-            }
-        }
-        Ok(())
+/// Packs all frames. Everything is durable and in the index afterwards.
+/// `written` counts the bytes on the way.
+pub(super) fn pack(
+    mut packer: Packer<'_>,
+    frames: Receiver<Frame>,
+    written: &AtomicU64,
+) -> Result<Packed, ImportError> {
+    for frame in in_order(&frames) {
+        let sealed = frame.sealed?;
+        packer.push(&sealed)?;
+        written.fetch_add(u64::from(sealed.header.frame_len()), Ordering::Relaxed);
     }
-
-    fn chunk(&mut self, chunk: &Chunk, worked: &Worked) -> Result<(), ImportError> {
-        let bytes = u32::try_from(chunk.plain.len()).map_err(|_| ImportError::Broken)?;
-        self.region.push(Extent::Chunk { id: chunk.id, bytes });
-        self.result.data_bytes += u64::from(bytes);
-        if !self.seen.write().unwrap_or_else(PoisonError::into_inner).insert(chunk.id) {
-            return Ok(());
-        }
-        self.result.chunks += 1;
-        if let Some(place) = self.known.get(&chunk.id) {
-            self.result.packs.insert(place.pack);
-            self.result.stored_bytes += u64::from(place.entry.frame_len);
-            return Ok(());
-        }
-        match &chunk.frame {
-            Some((header, range)) => self.store(header, &worked.frames[range.clone()]),
-            // The worker took it for known.
-            None => {
-                let sealer = match &mut self.sealer {
-                    Some(sealer) => sealer,
-                    None => self.sealer.insert(Sealer::new(LEVEL)?),
-                };
-                let mut frame = Vec::new();
-                let header =
-                    sealer.seal(chunk.id, &worked.batch.data[chunk.plain.clone()], &mut frame)?;
-                self.store(&header, &frame)
-            }
-        }
-    }
-
-    fn store(&mut self, header: &Header, frame: &[u8]) -> Result<(), ImportError> {
-        self.result.stored_bytes += u64::from(header.frame_len());
-        self.result.new_bytes += u64::from(header.frame_len());
-        self.result.new_chunks += 1;
-        Ok(self.packer.push(header, frame)?)
-    }
-
-    /// Everything is durable and in the index afterwards.
-    pub(super) fn finish(mut self) -> Result<Collected, ImportError> {
-        self.result.packs.append(&mut self.packer.finish()?);
-        Ok(self.result)
-    }
+    Ok(Packed { packs: packer.finish()?, bytes: written.load(Ordering::Relaxed) })
 }

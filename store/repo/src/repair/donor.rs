@@ -6,18 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use store_format::frame::{Header, Opener, SealError, Sealer};
+use store_format::frame::{Opened, Opener};
+use store_format::segment::Place;
 use store_format::{ChunkTable, Extent};
 use tokio::runtime::Handle;
 use wire::{Digest, chain};
 
 use super::RepairError;
-use crate::ingest::{cuts, work::LEVEL};
+use crate::ingest::cuts;
 use crate::layout;
 use crate::lease::Lease;
 use crate::open::{OpenError, Repo};
-use crate::packer::Packer;
-use crate::packs;
+use crate::packer::ChunkPacker;
 use crate::read::{ReadError, damaged};
 use crate::source::{Disk, Source};
 use crate::storage::pack_key;
@@ -106,12 +106,12 @@ impl Donor {
         wanted: &mut Wanted,
         tables: &[ChunkTable],
         runtime: &Handle,
-        packer: &mut Packer<'_>,
+        packer: &mut ChunkPacker<'_>,
     ) -> Result<(), RepairError> {
         match &self.kind {
             Kind::Store { repo, .. } => self.give_stored(repo, wanted, runtime, packer),
             Kind::Disk(disk) => {
-                let mut giver = Giver { wanted, packer, sealer: Sealer::new(LEVEL)? };
+                let mut giver = Giver { wanted, packer };
                 from_places(disk, tables, &mut giver)?;
                 match giver.wanted.is_empty() {
                     true => Ok(()),
@@ -126,28 +126,34 @@ impl Donor {
         repo: &Repo,
         wanted: &mut Wanted,
         runtime: &Handle,
-        packer: &mut Packer<'_>,
+        packer: &mut ChunkPacker<'_>,
     ) -> Result<(), RepairError> {
         let index = repo.index.snapshot();
         let mut places: Vec<_> = wanted.keys().filter_map(|id| index.get(id)).collect();
         // As they lie on the disk.
-        places.sort_unstable_by_key(|place| (place.pack, place.entry.offset));
-        let (mut opener, mut plain) = (Opener::default(), Vec::new());
-        for place in places {
-            let (entry, key) = (place.entry, pack_key(&place.pack));
+        let order = |place: &Place| (place.pack, place.entry.offset, place.entry.plain_offset);
+        places.sort_unstable_by_key(order);
+        let (mut opener, mut opened) = (Opener::default(), Opened::default());
+        for chunks in places
+            .chunk_by(|one, next| (one.pack, one.entry.offset) == (next.pack, next.entry.offset))
+        {
+            let Place { pack, entry } = chunks[0];
             let range = entry.offset..entry.offset.saturating_add(u64::from(entry.frame_len));
-            let read = runtime.block_on(repo.storage.get_range(&key, range));
-            let proven = read.map_err(ReadError::from).and_then(|frame| {
-                packs::prove(&frame, &entry.id, entry.plain_len, &mut opener, &mut plain)
-                    .map(|header| (header, frame))
-                    .map_err(|source| damaged(&place.pack, entry.offset, source))
-            });
-            match proven {
-                Ok((header, frame)) if wanted.remove(&entry.id).is_some() => {
-                    packer.push(&header, &frame)?;
+            let read = runtime.block_on(repo.storage.get_range(&pack_key(&pack), range));
+            let wrong = |source| damaged(&pack, entry.offset, source);
+            let open = |frame: Bytes| opener.open(&frame, &mut opened).map_err(wrong);
+            if let Err(error) = read.map_err(ReadError::from).and_then(open) {
+                self.warn(&error);
+                continue;
+            }
+            for Place { entry, .. } in chunks {
+                match opened.chunk(&entry.id, entry.plain_offset, entry.plain_len) {
+                    Ok(plain) if wanted.remove(&entry.id).is_some() => {
+                        packer.push(entry.id, plain)?;
+                    }
+                    Ok(_) => {}
+                    Err(error) => self.warn(&wrong(error)),
                 }
-                Ok(_) => {}
-                Err(error) => self.warn(&error),
             }
         }
         Ok(())
@@ -208,8 +214,7 @@ fn from_places(
 /// Takes plain bytes.
 struct Giver<'a, 'p> {
     wanted: &'a mut Wanted,
-    packer: &'a mut Packer<'p>,
-    sealer: Sealer,
+    packer: &'a mut ChunkPacker<'p>,
 }
 
 impl Giver<'_, '_> {
@@ -219,8 +224,6 @@ impl Giver<'_, '_> {
         if self.wanted.remove(&id).is_none() {
             return Ok(());
         }
-        let mut frame = Vec::new();
-        let header: Result<Header, SealError> = self.sealer.seal(id, plain, &mut frame);
-        Ok(self.packer.push(&header?, &frame)?)
+        Ok(self.packer.push(id, plain)?)
     }
 }

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use serde::Serialize;
-use store_format::{ChunkTable, envelope, table};
+use store_format::table::{self, KeptTable};
+use store_format::{ChunkTable, envelope};
 use wire::Digest;
 
 use super::RepairError;
@@ -66,8 +67,8 @@ impl Plan {
         let pack = |salvage: &Salvage| SalvagePlan {
             file: pack_key(&salvage.pack).to_string(),
             bytes: salvage.bytes,
-            kept_chunks: salvage.frames.len() as u64,
-            kept_bytes: salvage.frames.iter().map(|f| u64::from(f.header.frame_len())).sum(),
+            kept_chunks: salvage.chunks.len() as u64,
+            kept_bytes: salvage.chunks.iter().map(|chunk| u64::from(chunk.stored_len)).sum(),
         };
         let keys = |blobs: &mut dyn Iterator<Item = &Digest>| {
             blobs.map(|blob| blob_key(blob).to_string()).collect()
@@ -92,6 +93,8 @@ impl Repo {
     ) -> Result<Plan, RepairError> {
         let mut plan = Plan { segments: examined.segments.clone(), ..Plan::default() };
         let mut have = examined.packs.sound();
+        let index = self.index.snapshot();
+        let listed = index.packs();
         for problem in &examined.packs.problems {
             if problem.is_unread() {
                 let (key, what) = (pack_key(&problem.pack).to_string(), problem.what.clone());
@@ -101,12 +104,16 @@ impl Repo {
             let (pack, len) = (problem.pack, bytes.len() as u64);
             let look = tokio::task::spawn_blocking(move || {
                 // What has its name is as it was written: by a later version.
-                (!packs::is_named(&bytes, &pack)).then(|| salvage::frames(&bytes))
+                (!packs::is_named(&bytes, &pack)).then(|| salvage::chunks(&bytes))
             });
-            let Some(mut frames) = look.await.map_err(|_| RepairError::Broken)? else { continue };
+            let Some(mut chunks) = look.await.map_err(|_| RepairError::Broken)? else { continue };
+            // What nobody ever wrote is what damage made of a chunk.
+            if listed.contains(&problem.pack) {
+                chunks.retain(|chunk| index.get_any(&chunk.id).is_some());
+            }
             // Once each, and not what is safe elsewhere.
-            frames.retain(|frame| have.insert(frame.header.id));
-            plan.salvage.push(Salvage { pack, bytes: len, frames });
+            chunks.retain(|chunk| have.insert(chunk.id));
+            plan.salvage.push(Salvage { pack, bytes: len, chunks });
         }
         for row in self.database.images().await? {
             let found = self.blobs_of(&row, donors, &mut plan).await?;
@@ -127,9 +134,19 @@ impl Repo {
         plan: &mut Plan,
     ) -> Result<Option<ChunkTable>, RepairError> {
         self.blob_or_given(&row.digest, envelope::BYTES_MAX as u64, donors, plan).await?;
-        let table = self.blob_or_given(&row.table, table::BYTES_MAX, donors, plan).await?;
+        let Some(bytes) = self.blob_or_given(&row.table, table::BYTES_MAX, donors, plan).await?
+        else {
+            return Ok(None);
+        };
         // One of a later version is not lost: there is only nothing to be done.
-        Ok(table.and_then(|bytes| ChunkTable::decode(&bytes).ok()))
+        let derived = match KeptTable::decode(&bytes) {
+            Ok(KeptTable::Derived(derived)) => derived,
+            Ok(KeptTable::Whole(table)) => return Ok(Some(table)),
+            Err(_) => return Ok(None),
+        };
+        let base = self.blob_or_given(&derived.base, table::BYTES_MAX, donors, plan).await?;
+        let base = base.and_then(|bytes| ChunkTable::decode(&bytes).ok());
+        Ok(base.and_then(|base| derived.resolve(&base).ok()))
     }
 
     async fn blob_or_given(
@@ -139,6 +156,13 @@ impl Repo {
         donors: &[Donor],
         plan: &mut Plan,
     ) -> Result<Option<Bytes>, RepairError> {
+        // Several images may need it.
+        if let Some((_, bytes)) = plan.blobs.iter().find(|(given, _)| given == blob) {
+            return Ok(Some(bytes.clone()));
+        }
+        if plan.lost_blobs.contains(blob) {
+            return Ok(None);
+        }
         match self.blob(blob, limit).await {
             Ok(bytes) => return Ok(Some(bytes)),
             Err(ReadError::Storage(error @ StorageError::Denied { .. })) => {

@@ -1,14 +1,8 @@
 //! What is good in a damaged pack.
 
 use store_format::PackName;
-use store_format::frame::{Header, MAGIC, Opener};
-
-/// A frame that was proven.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub offset: usize,
-    pub header: Header,
-}
+use store_format::frame::{Header, MAGIC, Opened, Opener};
+use store_format::pack::{self, Entry};
 
 /// A damaged pack, and what is kept of it.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,33 +10,27 @@ pub(super) struct Salvage {
     pub pack: PackName,
     /// Bytes of its file.
     pub bytes: u64,
-    pub frames: Vec<Frame>,
+    /// Chunks that were proven, as its table would list them.
+    pub chunks: Vec<Entry>,
 }
 
-impl Frame {
-    /// Its bytes, header included, if the pack still has so many.
-    pub(super) fn of<'a>(&self, pack: &'a [u8]) -> Option<&'a [u8]> {
-        let len = usize::try_from(self.header.frame_len()).ok()?;
-        pack.get(self.offset..self.offset.checked_add(len)?)
-    }
-}
-
-/// All frames that can be proven, whatever else the bytes are: neither the
-/// header of the pack nor its table is believed.
-pub(super) fn frames(pack: &[u8]) -> Vec<Frame> {
-    let (mut opener, mut plain) = (Opener::default(), Vec::new());
+/// All chunks of frames that can be opened, whatever else the bytes are: neither
+/// the header of the pack nor its table is believed. Each has the name that its
+/// bytes have.
+pub(super) fn chunks(pack: &[u8]) -> Vec<Entry> {
+    let (mut opener, mut opened) = (Opener::default(), Opened::default());
     let (mut found, mut at) = (Vec::new(), 0);
     while let Some(start) = next(pack, at) {
-        let proven = Header::decode(&pack[start..]).ok().and_then(|header| {
-            let frame = Frame { offset: start, header };
-            let bytes = frame.of(pack)?;
-            opener.open(&header, &bytes[Header::LEN..], &mut plain).ok()?;
-            Some((frame, bytes.len()))
+        let frame = Header::decode(&pack[start..]).ok().and_then(|header| {
+            let end = start.checked_add(usize::try_from(header.frame_len()).ok()?)?;
+            opener.open(pack.get(start..end)?, &mut opened).ok()?;
+            Some((header, end))
         });
-        at = match proven {
-            Some((frame, len)) => {
-                found.push(frame);
-                start + len
+        at = match frame {
+            Some((header, end)) => {
+                let ids = opened.chunks().map(|(id, _)| id);
+                found.extend(pack::entries_of(&header, start as u64, ids));
+                end
             }
             None => start + 1,
         };
@@ -59,55 +47,61 @@ fn next(pack: &[u8], from: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use store_format::digest_of;
     use store_format::frame::Sealer;
     use store_format::pack::Builder;
 
     use super::*;
 
+    /// Two chunks to a frame.
     fn pack(chunks: &[Vec<u8>]) -> Vec<u8> {
         let (mut builder, mut bytes) = (Builder::default(), Builder::header().to_vec());
         let mut sealer = Sealer::new(3).unwrap();
-        for chunk in chunks {
-            let id = store_format::digest_of(chunk);
-            builder.push(&sealer.seal(id, chunk, &mut bytes).unwrap());
+        for pair in chunks.chunks(2) {
+            let lens: Vec<u32> = pair.iter().map(|chunk| chunk.len() as u32).collect();
+            let ids: Vec<_> = pair.iter().map(|chunk| digest_of(chunk)).collect();
+            builder.push(&sealer.seal(&lens, &pair.concat(), &mut bytes).unwrap(), &ids);
         }
         bytes.extend(builder.finish());
         bytes
     }
 
     proptest! {
-        /// Whatever byte is wrong, wherever the file ends: only the chunk that
-        /// it hits is lost, and none is made up.
+        /// Whatever byte is wrong, wherever the file ends: only the frame that
+        /// it hits is lost, and no chunk is made up.
         #[test]
-        fn one_wrong_byte_costs_one_chunk(
+        fn one_wrong_byte_costs_one_frame(
             chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 1..8),
             at in any::<prop::sample::Index>(),
             flip in 1..=u8::MAX,
         ) {
             let whole = pack(&chunks);
-            let good = frames(&whole);
-            prop_assert_eq!(good.len(), chunks.len());
+            let good = super::chunks(&whole);
+            prop_assert_eq!(&good, &pack::entries(&whole).unwrap());
+            let ids: Vec<_> = chunks.iter().map(|chunk| digest_of(chunk)).collect();
+            prop_assert!(good.iter().map(|chunk| chunk.id).eq(ids.iter().copied()));
             let at = at.index(whole.len());
             let mut bytes = whole.clone();
             bytes[at] ^= flip;
-            let hit = |frame: &&Frame| {
-                (frame.offset..frame.offset + frame.header.frame_len() as usize).contains(&at)
-            };
-            let left: Vec<_> = good.iter().filter(|frame| !hit(frame)).copied().collect();
-            prop_assert_eq!(frames(&bytes), left);
-            let ended: Vec<_> =
-                good.iter().filter(|f| f.offset + f.header.frame_len() as usize <= at).copied().collect();
-            prop_assert_eq!(frames(&whole[..at]), ended);
+            let end = |chunk: &Entry| (chunk.offset + u64::from(chunk.frame_len)) as usize;
+            let hit = |chunk: &&Entry| (chunk.offset as usize..end(chunk)).contains(&at);
+            let left: Vec<_> = good.iter().filter(|chunk| !hit(chunk)).copied().collect();
+            let found = super::chunks(&bytes);
+            // Of a frame that is kept raw, others are right.
+            let known = found.iter().filter(|chunk| ids.contains(&chunk.id));
+            let elsewhere: Vec<_> = known.filter(|chunk| !hit(chunk)).copied().collect();
+            prop_assert_eq!(elsewhere, left);
+            let ended: Vec<_> = good.iter().filter(|chunk| end(chunk) <= at).copied().collect();
+            prop_assert_eq!(super::chunks(&whole[..at]), ended);
         }
 
         #[test]
         fn any_bytes_give_only_what_is_proven(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
             let bytes = [&bytes[..], &MAGIC, &bytes[..]].concat();
-            for frame in frames(&bytes) {
-                let found = frame.of(&bytes).unwrap();
-                let mut plain = Vec::new();
-                prop_assert!(Opener::default().open(&frame.header, &found[48..], &mut plain).is_ok());
-            }
+            let found = super::chunks(&bytes);
+            let name = PackName([0; 32]);
+            let proven = crate::packs::each_chunk::<crate::ReadError>(&name, &bytes, &found, |_, _| Ok(()));
+            prop_assert!(proven.is_ok());
         }
     }
 }

@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{mpsc, oneshot};
@@ -141,6 +141,31 @@ impl fmt::Display for Gated {
     }
 }
 
+/// An object that is written in parts: it is there with the last act, which
+/// waits at the gate.
+#[derive(Debug)]
+struct GatedUpload {
+    inner: Box<dyn MultipartUpload>,
+    gate: Arc<Gate>,
+    location: Path,
+}
+
+#[async_trait::async_trait]
+impl MultipartUpload for GatedUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.inner.put_part(data)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        self.gate.pass(Op::Put(self.location.clone())).await?;
+        self.inner.complete().await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await
+    }
+}
+
 #[async_trait::async_trait]
 impl ObjectStore for Gated {
     async fn put_opts(
@@ -158,7 +183,9 @@ impl ObjectStore for Gated {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
+        let (gate, location) = (Arc::clone(&self.gate), location.clone());
+        let inner = self.inner.put_multipart_opts(&location, options).await?;
+        Ok(Box::new(GatedUpload { inner, gate, location }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
-use store_format::{ChunkTable, PackName, pack};
+use store_format::table::KeptTable;
+use store_format::{PackName, pack};
 use wire::Digest;
 
 use crate::database::garbage::Records;
@@ -41,11 +42,14 @@ impl Oracle {
             packs.push(self.chunks(objects, key).await);
         }
         for row in &records.images {
-            for blob in [&row.digest, &row.table] {
-                let key = blob_key(blob).to_string();
-                if !there.contains(&key) {
-                    return Err(format!("{key} of image {} is gone", row.digest));
-                }
+            let is_there = |blob: &Digest| match there.contains(blob_key(blob).as_ref()) {
+                true => Ok(()),
+                false => Err(format!("{} of image {} is gone", blob_key(blob), row.digest)),
+            };
+            is_there(&row.digest)?;
+            is_there(&row.table)?;
+            if let KeptTable::Derived(derived) = kept_table(objects, &row.table).await {
+                is_there(&derived.base)?;
             }
             let table = self.table(objects, &row.table).await;
             if let Some(id) = table.iter().find(|id| !packs.iter().any(|pack| pack.contains(id))) {
@@ -92,10 +96,20 @@ impl Oracle {
         if let Some(known) = self.tables.get(name) {
             return Arc::clone(known);
         }
-        let bytes = objects.get(&blob_key(name)).await.unwrap().bytes().await.unwrap();
-        let table = ChunkTable::decode(&bytes).unwrap();
+        let table = match kept_table(objects, name).await {
+            KeptTable::Whole(table) => table,
+            KeptTable::Derived(derived) => match kept_table(objects, &derived.base).await {
+                KeptTable::Whole(base) => derived.resolve(&base).unwrap(),
+                KeptTable::Derived(_) => panic!("{name} is derived twice"),
+            },
+        };
         let chunks: Arc<Vec<_>> = Arc::new(table.distinct().map(|(id, _)| id).collect());
         self.tables.insert(*name, Arc::clone(&chunks));
         chunks
     }
+}
+
+async fn kept_table(objects: &InMemory, name: &Digest) -> KeptTable {
+    let bytes = objects.get(&blob_key(name)).await.unwrap().bytes().await.unwrap();
+    KeptTable::decode(&bytes).unwrap()
 }

@@ -311,10 +311,10 @@ impl Simulation<'_> {
             let still = number == SERVER || !leased.contains(&number);
             process.running.iter_mut().for_each(|running| running.excused |= still);
         }
-        let now = self.world.time.fetch_add(4 * MINUTE, Ordering::SeqCst) + 4 * MINUTE;
+        self.world.time.fetch_add(4 * MINUTE, Ordering::SeqCst);
         for (id, owner) in &self.leases {
             if *owner != SERVER && !self.is_idle(*owner) {
-                self.world.observer.renew_lease(id, now + LEASE_MS).await.unwrap();
+                self.world.observer.renew_lease(id, LEASE_MS).await.unwrap();
             }
         }
     }

@@ -111,6 +111,11 @@ pub fn child_to_collect(store: &Path, fault: &str) -> Output {
     child_that("garbage::the_collection_of_a_child", store, fault, &[])
 }
 
+/// A process that imports what leads to a merge of the index.
+pub fn child_to_merge(folder: &Path, fault: &str) -> Output {
+    child_that("merging::the_merge_of_a_child", folder, fault, &[])
+}
+
 /// A process that repairs a store.
 pub fn child_to_repair(folder: &Path, fault: &str) -> Output {
     child_that("repair::faults::the_repair_of_a_child", folder, fault, &[])

@@ -11,6 +11,7 @@ mod fetch;
 mod files;
 mod filesystems;
 mod garbage;
+mod merging;
 mod names;
 mod partition;
 mod qcow2;

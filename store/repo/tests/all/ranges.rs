@@ -1,5 +1,6 @@
 //! A part of an image is what the same part of its disk is, and reading it
 //! touches nothing else.
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::sync::Arc;
@@ -51,27 +52,28 @@ async fn read_of(repo: &Arc<Repo>, image: &Digest, range: Range<u64>) -> Vec<u8>
     read.await.unwrap()
 }
 
-/// The chunks that a range lies in, and the stored bytes of these.
+/// Bytes of the frames that a range lies in.
 async fn stored_bytes(repo: &Arc<Repo>, image: &Digest, range: Range<u64>) -> u64 {
     let table = repo.table(image).await.unwrap();
     let locations = repo.locations(image).await.unwrap();
     let numbers: Vec<_> = table.distinct().map(|(id, _)| id).collect();
-    let (mut at, mut sum) = (0, 0);
+    let (mut at, mut frames) = (0, BTreeMap::new());
     for extent in table.regions.iter().flatten() {
         let end = at + extent.bytes();
         if let Extent::Chunk { id, .. } = extent {
             let number = numbers.iter().position(|other| other == id).unwrap();
             if range.start.max(at) < range.end.min(end) {
-                sum += u64::from(locations.chunks[number].frame_len);
+                let at = locations.chunks[number];
+                frames.insert((at.pack, at.offset), u64::from(at.frame_len));
             }
         }
         at = end;
     }
-    sum
+    frames.values().sum()
 }
 
 #[tokio::test]
-async fn only_the_chunks_of_a_range_are_read() {
+async fn only_the_frames_of_a_range_are_read() {
     let lab = Lab::new().await;
     // More than a pack.
     let data = noise(1, 70 << 20);
@@ -100,7 +102,7 @@ async fn only_the_chunks_of_a_range_are_read() {
 }
 
 #[tokio::test]
-async fn a_reader_reads_a_chunk_once_while_it_is_wanted() {
+async fn a_reader_reads_a_frame_once_while_it_is_wanted() {
     let lab = Lab::new().await;
     let disk = sparse(&lab.path("disk"), 4 * MIB, &[(0, &noise(1, 3 << 20))]);
     let image = lab.import(&disk, "x").await.digest;
@@ -123,7 +125,7 @@ async fn a_reader_reads_a_chunk_once_while_it_is_wanted() {
     let mut distinct: Vec<_> = reads.iter().map(|(key, range)| (key, range.start)).collect();
     distinct.sort_unstable();
     distinct.dedup();
-    assert!(distinct.len() > 10);
+    assert_eq!(distinct.len(), 2);
     assert_eq!(reads.len(), distinct.len());
 }
 

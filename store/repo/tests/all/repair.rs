@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
+use store_format::pack;
 use store_repo::{Donor, DonorError, Imported, RepairError, RepairReport};
 use wire::Digest;
 
@@ -17,12 +18,13 @@ use crate::common::{Lab, MIB, noise, sparse};
 use crate::damage::{flip, key};
 use crate::garbage::{same, whole};
 
-/// Two disks that share 1 MiB; each has 1 MiB of its own, somewhere else.
+/// Two disks that share 3 MiB; each has 3 MiB of its own, somewhere else: more
+/// than a frame.
 fn disks(lab: &Lab) -> [PathBuf; 2] {
-    let shared = noise(1, 1 << 20);
+    let shared = noise(1, 3 << 20);
     [
-        sparse(&lab.path("one"), 4 * MIB, &[(0, &shared), (2 * MIB, &noise(2, 1 << 20))]),
-        sparse(&lab.path("two"), 8 * MIB, &[(0, &shared), (6 * MIB, &noise(3, 1 << 20))]),
+        sparse(&lab.path("one"), 8 * MIB, &[(0, &shared), (4 * MIB, &noise(2, 3 << 20))]),
+        sparse(&lab.path("two"), 12 * MIB, &[(0, &shared), (8 * MIB, &noise(3, 3 << 20))]),
     ]
 }
 
@@ -138,22 +140,32 @@ async fn what_is_wrong_beside_the_chunks_of_a_pack_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_damaged_chunk_is_the_only_one_that_is_lost() {
-    // The header of the first frame, which both images need, and its payload;
-    // then the last frame, which only the first image needs.
-    for offset in [16, 20, 21, 24, 28, 32, 63, 64, 100, usize::MAX] {
+async fn what_a_damaged_byte_is_not_a_part_of_is_not_lost() {
+    // The header of the first frame, which both images need; its payload, which
+    // is raw; then the last frame, which only the first image needs.
+    for offset in [16, 20, 21, 24, 28, 32, 36, 63, 400, 500_000, usize::MAX] {
         let store = stocked().await;
         let bytes = fs::read(&store.packs[0]).unwrap();
-        let table = bytes.len() - 60 - 52 * usize::try_from(store.images[0].chunks).unwrap();
-        let (offset, hit) = match offset {
-            usize::MAX => (table - 1, store.digests(&[0])),
-            other => (other, store.digests(&[0, 1])),
+        let entries = pack::entries(&bytes).unwrap();
+        let frames: Vec<_> = pack::frames(&entries).collect();
+        assert!(frames.len() > 2);
+        let (offset, hit, frame) = match offset {
+            usize::MAX => {
+                let last = frames[frames.len() - 1];
+                let end = last[0].offset + u64::from(last[0].frame_len);
+                (usize::try_from(end).unwrap() - 1, store.digests(&[0]), last)
+            }
+            other => (other, store.digests(&[0, 1]), frames[0]),
+        };
+        let chunks = match offset < 16 + 52 + 4 * frame.len() {
+            true => frame.len() as u64,
+            false => 1,
         };
         flip(&store.packs[0], offset);
         let report = store.repair(&[]).await;
         let plan = &report.done.plan;
-        assert_eq!((plan.packs.len(), plan.missing_chunks), (1, 1), "{offset}");
-        assert_eq!(plan.packs[0].kept_chunks, store.images[0].chunks - 1, "{offset}");
+        assert_eq!((plan.packs.len(), plan.missing_chunks), (1, chunks), "{offset}");
+        assert_eq!(plan.packs[0].kept_chunks, store.images[0].chunks - chunks, "{offset}");
         assert_eq!(lost(&report), hit, "{offset}: {:#?}", report.left);
         assert!(report.left.iter().all(|p| p.advice.contains("--from")), "{:?}", report.left);
         assert!(!store.packs[0].exists(), "nobody relied on it");
@@ -174,14 +186,14 @@ async fn a_damaged_chunk_is_the_only_one_that_is_lost() {
         assert_eq!(checked.problems, report.left);
         let other = store.other(&[0]).await;
         let report = store.repair(&[&other.store()]).await;
-        assert_eq!((report.done.taken[0].chunks, &report.left[..]), (1, &[][..]));
+        assert_eq!((report.done.taken[0].chunks, &report.left[..]), (chunks, &[][..]));
         store.all_is_well().await;
     }
 }
 
 #[tokio::test]
 async fn a_pack_that_ends_early_keeps_what_it_has() {
-    for part in [0, 1, 3] {
+    for part in [0, 2, 3] {
         let store = stocked().await;
         let bytes = fs::read(&store.packs[0]).unwrap();
         fs::write(&store.packs[0], &bytes[..bytes.len() * part / 4]).unwrap();
@@ -352,7 +364,7 @@ async fn a_pack_of_a_later_version_is_left_alone() {
     let store = stocked().await;
     let mut bytes = fs::read(&store.packs[0]).unwrap();
     let version = bytes.len() - 12;
-    bytes[version] = 2;
+    bytes[version] += 1;
     let name = hex::encode(Sha256::digest(&bytes));
     let later = store.lab.store().join(format!("packs/{}/{name}", &name[..2]));
     fs::create_dir_all(later.parent().unwrap()).unwrap();
@@ -405,8 +417,8 @@ async fn what_was_to_be_deleted_gives_what_is_missing() {
     let lab = Lab::new().await;
     let [one, two] = disks(&lab);
     // The same content in a pack that nothing needs any more.
-    let old =
-        sparse(&lab.path("old"), 2 * MIB, &[(0, &noise(1, 1 << 20)), (MIB, &noise(7, 9 << 10))]);
+    let parts: [(u64, &[u8]); 2] = [(0, &noise(1, 3 << 20)), (3 * MIB, &noise(7, 9 << 10))];
+    let old = sparse(&lab.path("old"), 4 * MIB, &parts);
     let gone = lab.import(&old, "old").await;
     let pack = lab.files("packs").remove(0);
     lab.repo.remove(&"old".parse().unwrap()).await.unwrap();

@@ -1,8 +1,10 @@
 //! What images share, chunk by chunk.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::path::PathBuf;
 
+use store_format::pack;
 use store_repo::ReadError;
 use wire::Digest;
 
@@ -11,9 +13,10 @@ use crate::common::{Lab, MIB, noise, sparse, text};
 /// Chunks of an image with their plain and stored bytes, counted by other means.
 async fn chunks(lab: &Lab, image: &Digest) -> HashMap<Digest, (u64, u64)> {
     let table = lab.repo.table(image).await.unwrap();
-    let locations = lab.repo.locations(image).await.unwrap();
-    let sizes = table.distinct().zip(locations.chunks);
-    sizes.map(|((id, plain), at)| (id, (u64::from(plain), u64::from(at.frame_len)))).collect()
+    let packs = lab.files("packs");
+    let entries = packs.iter().flat_map(|file| pack::entries(&fs::read(file).unwrap()).unwrap());
+    let stored: HashMap<_, _> = entries.map(|entry| (entry.id, entry.stored_len)).collect();
+    table.distinct().map(|(id, plain)| (id, (u64::from(plain), u64::from(stored[&id])))).collect()
 }
 
 fn sums<'a>(of: impl Iterator<Item = &'a (u64, u64)>) -> (u64, u64) {

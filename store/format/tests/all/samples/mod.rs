@@ -6,13 +6,15 @@ use store_format::{
     PartitionTable, Region, digest_of, envelope as format,
 };
 
-/// The bytes of a pack.
+/// The bytes of a pack, with two chunks to a frame.
 pub fn pack(chunks: &[Vec<u8>]) -> Vec<u8> {
     let (mut builder, mut bytes) = (Builder::default(), Builder::header().to_vec());
     let mut sealer = Sealer::new(3).unwrap();
-    for chunk in chunks {
-        let header = sealer.seal(digest_of(chunk), chunk, &mut bytes).unwrap();
-        builder.push(&header);
+    for pair in chunks.chunks(2) {
+        let lens: Vec<u32> = pair.iter().map(|chunk| chunk.len() as u32).collect();
+        let ids: Vec<_> = pair.iter().map(|chunk| digest_of(chunk)).collect();
+        let header = sealer.seal(&lens, &pair.concat(), &mut bytes).unwrap();
+        builder.push(&header, &ids);
     }
     assert_eq!(builder.frames_end(), bytes.len() as u64);
     bytes.extend(builder.finish());
@@ -84,8 +86,8 @@ pub fn locations() -> Locations {
     Locations {
         packs: vec![PackName([1; 32]), PackName([2; 32])],
         chunks: vec![
-            Location { pack: 1, offset: 16, frame_len: 560 },
-            Location { pack: 0, offset: 70_000, frame_len: 49 },
+            Location { pack: 1, offset: 16, frame_len: 560, plain_offset: 0 },
+            Location { pack: 0, offset: 70_000, frame_len: 57, plain_offset: 4096 },
         ],
     }
 }

@@ -10,7 +10,7 @@ use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use store_repo::Storage;
 
@@ -105,6 +105,43 @@ fn die() -> ! {
     std::process::abort()
 }
 
+fn refusal() -> Error {
+    let source = Box::new(std::io::Error::other("a write that fails on purpose"));
+    Error::Generic { store: "faulty", source }
+}
+
+/// A file that is written in parts, whose last act may be the one that goes
+/// wrong.
+#[derive(Debug)]
+struct FaultyUpload {
+    inner: Box<dyn MultipartUpload>,
+    fault: Fault,
+    hit: bool,
+}
+
+#[async_trait::async_trait]
+impl MultipartUpload for FaultyUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.inner.put_part(data)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        if self.hit && self.fault == Fault::KilledWithin {
+            die();
+        }
+        let done = self.inner.complete().await;
+        match self.fault {
+            Fault::Unsaid if self.hit => Err(refusal()),
+            Fault::KilledAfter if self.hit => die(),
+            _ => done,
+        }
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await
+    }
+}
+
 impl fmt::Display for Faulty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "faulty {}", self.inner)
@@ -120,12 +157,8 @@ impl ObjectStore for Faulty {
         options: PutOptions,
     ) -> Result<PutResult> {
         let hit = self.plan.hits_write();
-        let error = || Error::Generic {
-            store: "faulty",
-            source: Box::new(std::io::Error::other("a write that fails on purpose")),
-        };
         match self.plan.fault {
-            Fault::Refused if hit => return Err(error()),
+            Fault::Refused if hit => return Err(refusal()),
             Fault::KilledBefore if hit => die(),
             Fault::KilledWithin if hit => {
                 let mut file = self.home.join(location.as_ref()).into_os_string();
@@ -140,7 +173,7 @@ impl ObjectStore for Faulty {
         }
         let done = self.inner.put_opts(location, payload, options).await;
         match self.plan.fault {
-            Fault::Unsaid if hit => Err(error()),
+            Fault::Unsaid if hit => Err(refusal()),
             Fault::KilledAfter if hit => die(),
             _ => done,
         }
@@ -151,7 +184,14 @@ impl ObjectStore for Faulty {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
+        let hit = self.plan.hits_write();
+        match self.plan.fault {
+            Fault::Refused if hit => return Err(refusal()),
+            Fault::KilledBefore if hit => die(),
+            _ => {}
+        }
+        let inner = self.inner.put_multipart_opts(location, options).await?;
+        Ok(Box::new(FaultyUpload { inner, fault: self.plan.fault, hit }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

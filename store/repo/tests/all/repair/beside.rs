@@ -3,7 +3,7 @@
 use std::fs;
 
 use futures::TryStreamExt;
-use store_format::Locations;
+use store_format::{Locations, pack};
 use store_repo::{ImportError, Piece, RepairError};
 
 use super::stocked;
@@ -14,10 +14,13 @@ use crate::garbage::{expire_leases, paused, sql};
 /// Hits the last chunk but one of the first pack, which only the first image
 /// needs. Without the last one the pack would come out as it was.
 fn damage(store: &super::Stocked) {
-    let pack = fs::read(&store.packs[0]).unwrap();
-    let last = pack.len() - 60 - 52 + 32;
-    let offset = u64::from_le_bytes(pack[last..last + 8].try_into().unwrap());
-    flip(&store.packs[0], usize::try_from(offset).unwrap() - 1);
+    let entries = pack::entries(&fs::read(&store.packs[0]).unwrap()).unwrap();
+    let last = pack::frames(&entries).last().unwrap();
+    // Its frame is raw.
+    let header = 52 + 4 * last.len();
+    let offset = last[0].offset + u64::from(last[last.len() - 1].plain_offset) - 1;
+    assert!(last.len() > 1);
+    flip(&store.packs[0], usize::try_from(offset).unwrap() + header);
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn survives(store: &Stocked, what: &str) {
     let repo = open(&store.lab.store()).await;
     assert_eq!(repo.images().await.unwrap().len(), 2, "{what}");
     // A disk of which only good chunks are known is still known.
-    let good = sparse(&store.lab.path("good"), 2 << 20, &[(0, &crate::common::noise(2, 1 << 20))]);
+    let good = sparse(&store.lab.path("good"), 4 << 20, &[(0, &crate::common::noise(2, 3 << 20))]);
     let image = import(&repo, &good, options("good")).await.unwrap();
     assert_eq!(image.new_chunks, 0, "{what}");
     same(&store.lab, &repo, &image, &good).await;
