@@ -187,7 +187,7 @@ impl Controller {
         if let (Some(note), Some(id)) =
             (&verdict.note, record.run.as_ref().filter(|id| **id == fresh))
         {
-            event::note(c, &record.id, Some(id), &[note.clone()], now).await?;
+            event::note(c, &record.id, Some(id), std::slice::from_ref(note), now).await?;
         }
         transaction.commit().await?;
 
