@@ -43,7 +43,7 @@ when = 'answer.role == "db"'
 image = "base:1"
 "#;
 
-fn asked(answer: &CheckedIn) -> AskOrder {
+pub fn asked(answer: &CheckedIn) -> AskOrder {
     match &answer.order {
         Order::Ask(ask) => ask.clone(),
         other => panic!("expected a question, got {other:?}"),
@@ -55,7 +55,12 @@ fn told(name: &str, answer: Option<&str>) -> BTreeMap<String, Option<String>> {
 }
 
 /// Checks in with these answers, as an agent does once.
-async fn tell(world: &mut World, agent: &mut Agent, name: &str, told_: Option<&str>) -> CheckedIn {
+pub async fn tell(
+    world: &mut World,
+    agent: &mut Agent,
+    name: &str,
+    told_: Option<&str>,
+) -> CheckedIn {
     agent.answers = told(name, told_);
     let answer = world.check_in(agent).await;
     agent.answers.clear();

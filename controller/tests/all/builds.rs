@@ -58,13 +58,13 @@ async fn until(what: &str, so: impl AsyncFn() -> bool) {
 }
 
 impl World {
-    async fn built(&self, count: u64) {
+    pub async fn built(&self, count: u64) {
         let metrics = self.controller.metrics().clone();
         until("built", async || metrics.builds_succeeded.get() == count).await;
         until("over", async || self.workshop.running() == 0).await;
     }
 
-    async fn failed(&self, count: u64) {
+    pub async fn failed(&self, count: u64) {
         let metrics = self.controller.metrics().clone();
         until("failed", async || metrics.builds_failed.get() == count).await;
     }

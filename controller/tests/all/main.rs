@@ -8,6 +8,7 @@
 
 mod answers;
 mod api;
+mod asked_builds;
 mod builds;
 mod common;
 mod identity;
