@@ -100,6 +100,8 @@ impl Controller {
         let mut transaction = self.db.write().await?;
         let c = &mut *transaction;
         let mut record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
+        // What it would get follows from its answers: those are forgotten next.
+        let facts = record.facts();
         record.held = None;
         record.answers.clear();
         if record.state == MachineState::Held {
@@ -110,9 +112,9 @@ impl Controller {
             run::put(c, &Run { state, changed: now, ..last }).await?;
         }
         machine::put(c, &record).await?;
-        let detail = detail(c, record.clone()).await?;
+        let detail = detail(c, record).await?;
         transaction.commit().await?;
-        self.forgive_build(&record).await?;
+        self.forgive_build(id, &facts).await?;
         Ok(detail)
     }
 

@@ -2,11 +2,10 @@
 //! there is none.
 
 use wire::admin::{BuildTrace, RuleTrace};
-use wire::{Configuration, Facts};
+use wire::{Configuration, Facts, MachineId};
 
 use super::{Controller, ControllerError, Decision};
 use crate::build::{Built, Ending, OPEN_MAX, Record};
-use crate::db::machine::Machine;
 use crate::policy::{Missing, Outcome, Policy, RecipeOutcome, Rule};
 use crate::state::{Target, Wanted};
 
@@ -94,18 +93,23 @@ impl Controller {
         Ok(BuildTrace { configuration: configuration.clone(), reference, image, standing })
     }
 
-    /// Lets the build of what this machine would get be tried again, if it failed.
-    pub(super) async fn forgive_build(&self, machine: &Machine) -> Result<(), ControllerError> {
-        let (policy, facts) = (self.policy.current(), machine.facts());
-        let Some(Rule { outcome: Outcome::Recipe(outcome), .. }) = policy.decide(&facts) else {
+    /// Lets the build of what a machine with these facts would get be tried
+    /// again, if it failed.
+    pub(super) async fn forgive_build(
+        &self,
+        machine: &MachineId,
+        facts: &Facts,
+    ) -> Result<(), ControllerError> {
+        let policy = self.policy.current();
+        let Some(Rule { outcome: Outcome::Recipe(outcome), .. }) = policy.decide(facts) else {
             return Ok(());
         };
-        let Ok(plan) = self.builds.plan(&self.policy.recipe(&outcome.recipe), &facts) else {
+        let Ok(plan) = self.builds.plan(&self.policy.recipe(&outcome.recipe), facts) else {
             return Ok(());
         };
         if self.builds.forgive(&plan.configuration().key).await? {
             let image = plan.configuration().reference();
-            tracing::info!(machine = %machine.id, %image, "a failed build is tried again");
+            tracing::info!(%machine, %image, "a failed build is tried again");
         }
         Ok(())
     }

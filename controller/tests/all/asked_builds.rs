@@ -86,3 +86,22 @@ async fn an_answer_decides_the_rule_and_what_its_recipe_makes() {
     assert_eq!(world.install(&mut web).await.image, web_image);
     assert_eq!(world.workshop.begun().len(), 2);
 }
+
+#[tokio::test]
+async fn release_tries_again_the_failed_build_that_the_forgotten_answer_led_to() {
+    let mut world = world().await;
+    world.workshop.change("a.toml", |recipe| recipe.broken = Some("no such package"));
+    let (mut agent, _) = answers(&mut world, 1, "db").await;
+    world.workshop.end(1);
+    world.failed(1).await;
+    assert!(hold(&world.check_in(&mut agent).await).contains("could not be built"));
+    world.workshop.change("a.toml", |recipe| recipe.broken = None);
+    let id = agent.machine.clone().unwrap();
+    world.controller.release(&id, world.now).await.unwrap();
+    asked(&world.check_in(&mut agent).await);
+    let reason = hold(&tell(&mut world, &mut agent, "role", Some("db")).await);
+    assert!(!reason.contains("could not be built"), "{reason}");
+    world.workshop.end(1);
+    world.built(1).await;
+    deploy(&world.check_in(&mut agent).await);
+}
