@@ -111,6 +111,10 @@ fn a_mistake_says_where_it_is_and_what_is_allowed() {
             "2:9: \"label.\" is not a label: expected one like \"label.role\"",
         ),
         (
+            format!("{HEAD}uses = [\"answer.role\", \"answer.a b\"]\n{BASE}"),
+            "2:24: \"answer.a b\" is not an answer: expected one like \"answer.role\"",
+        ),
+        (
             format!("{HEAD}uses = [\"label.a-b\", \"label.a_b\"]\n{BASE}"),
             "2:22: \"label.a_b\" and \"label.a-b\" would both be INGOT_LABEL_A_B",
         ),

@@ -41,12 +41,19 @@ fn fact(path: &Text) -> Checked<()> {
     if let Err(message) = wire::expr::known(text) {
         return mistake(path.span(), message);
     }
-    let label = text.strip_prefix("label.").unwrap_or("x");
-    let named = label.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-    if !named {
-        let message = format!("{text:?} is not a label: expected one like \"label.role\"");
-        return mistake(path.span(), message);
+    let given = [("label", "a label"), ("answer", "an answer")];
+    for (kind, what) in given {
+        let name = text.strip_prefix(kind).and_then(|rest| rest.strip_prefix('.'));
+        if name.is_some_and(|name| !is_name(name)) {
+            let message = format!("{text:?} is not {what}: expected one like \"{kind}.role\"");
+            return mistake(path.span(), message);
+        }
     }
     Ok(())
+}
+
+/// Whether a label or a question can have this name.
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
