@@ -89,14 +89,14 @@ pub enum Missing {
     Fail,
 }
 
-/// Says what is wrong with the recipe in a file.
-pub type CheckRecipe<'a> = &'a dyn Fn(&Path) -> Result<(), String>;
+/// The facts that the recipe in a file uses, or what is wrong with it.
+pub type CheckRecipe<'a> = &'a dyn Fn(&Path) -> Result<Vec<String>, String>;
 
 impl Policy {
     /// Reads the text of a policy file; every problem is found at once. The
     /// recipes that it names are not looked at.
     pub fn parse(text: &str) -> Result<Policy, Vec<PolicyProblem>> {
-        Policy::parse_with(text, &|_| Ok(()))
+        Policy::parse_with(text, &|_| Ok(Vec::new()))
     }
 
     /// As [`Policy::parse`], and its recipes have to be right too.

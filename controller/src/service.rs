@@ -191,7 +191,7 @@ impl Controller {
             Outcome::Hold(reason) => Wanted::Hold(reason.clone()).into(),
             Outcome::Fail(reason) => Wanted::Fail(reason.clone()).into(),
             Outcome::Image(image) => self.image(rule, image).await?.into(),
-            Outcome::Recipe(recipe) => self.recipe(rule, recipe, facts).await?,
+            Outcome::Recipe(recipe) => self.recipe(policy, rule, recipe, facts).await?,
         })
     }
 

@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_example_is_right() {
-        let report = Policy::check(include_str!("../../../examples/policy.toml"), &|_| Ok(()));
+        let report = Policy::check(include_str!("../../../examples/policy.toml"), &|_| Ok(vec![]));
         assert_eq!((report.rules.len(), report.problems), (4, vec![]));
     }
 

@@ -9,9 +9,9 @@ use builder::Recipe;
 use controller::policy::Stamp;
 use tracing::{error, info};
 
-/// What is wrong with the recipe in a file, if anything is.
-pub fn check_recipe(path: &Path) -> Result<(), String> {
-    load(path).map(drop)
+/// The facts that the recipe in a file uses, or what is wrong with it.
+pub fn check_recipe(path: &Path) -> Result<Vec<String>, String> {
+    load(path).map(|recipe| recipe.uses)
 }
 
 fn load(path: &Path) -> Result<Recipe, String> {
@@ -129,7 +129,7 @@ mod tests {
         write(&motd, "hello", MINUTE);
         write(&path, TEXT, Duration::from_secs(1));
         assert!(content().unwrap_err().ends_with("it is read when it is left alone"));
-        assert_eq!(check_recipe(&path), Ok(()));
+        assert_eq!(check_recipe(&path), Ok(vec![]));
         write(&path, TEXT, MINUTE);
         let first = content().unwrap();
         assert!(Arc::ptr_eq(&recipes.get(&path).unwrap(), &recipes.get(&path).unwrap()));

@@ -21,8 +21,8 @@ pub struct PolicyFile {
     loaded: Mutex<Loaded>,
 }
 
-/// Says what is wrong with the recipe in a file.
-type Recipes = Box<dyn Fn(&Path) -> Result<(), String> + Send + Sync>;
+/// The facts that the recipe in a file uses, or what is wrong with it.
+type Recipes = Box<dyn Fn(&Path) -> Result<Vec<String>, String> + Send + Sync>;
 
 #[derive(Debug)]
 struct Loaded {
@@ -78,7 +78,7 @@ impl PolicyFile {
     /// its recipes.
     pub fn open(
         path: impl Into<PathBuf>,
-        recipes: impl Fn(&Path) -> Result<(), String> + Send + Sync + 'static,
+        recipes: impl Fn(&Path) -> Result<Vec<String>, String> + Send + Sync + 'static,
     ) -> Result<PolicyFile, PolicyError> {
         PolicyFile::open_with(path.into(), Box::new(recipes), SystemTime::now)
     }
@@ -99,7 +99,7 @@ impl PolicyFile {
         let loaded = Loaded { policy: Arc::new(policy), stamp: None, error: None };
         PolicyFile {
             path: PathBuf::new(),
-            recipes: Box::new(|_| Ok(())),
+            recipes: Box::new(|_| Ok(Vec::new())),
             clock: SystemTime::now,
             loaded: Mutex::new(loaded),
         }
@@ -218,7 +218,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");
         write(&path, GOOD);
-        let file = PolicyFile::open_with(path.clone(), Box::new(|_| Ok(())), clock).unwrap();
+        let file =
+            PolicyFile::open_with(path.clone(), Box::new(|_| Ok(Vec::new())), clock).unwrap();
         // The first half of a policy may be a policy that says something else.
         let half = GOOD.replace("'a'", "'half'");
         write_before(&path, &half, SETTLED - Duration::from_millis(1));
@@ -239,7 +240,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");
         write(&path, GOOD);
-        let file = PolicyFile::open_with(path.clone(), Box::new(|_| Ok(())), clock).unwrap();
+        let file =
+            PolicyFile::open_with(path.clone(), Box::new(|_| Ok(Vec::new())), clock).unwrap();
         assert_eq!(file.status().rules, ["a"]);
 
         write(&path, "[[rule]]\nname = 'b'\nhold = 4\n");
@@ -263,7 +265,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");
         let recipe = |path: &Path| match path.exists() {
-            true => Ok(()),
+            true => Ok(Vec::new()),
             false => Err(format!("{} is not there", path.display())),
         };
         let with_recipe = "[[rule]]\nname = 'b'\nrecipe = 'b.toml'\n";
@@ -288,9 +290,12 @@ mod tests {
     fn a_first_file_has_to_be_there_and_right() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");
-        assert!(matches!(PolicyFile::open(&path, |_| Ok(())), Err(PolicyError::Read { .. })));
+        assert!(matches!(
+            PolicyFile::open(&path, |_| Ok(Vec::new())),
+            Err(PolicyError::Read { .. })
+        ));
         write(&path, "[[rule]]\n");
-        let error = PolicyFile::open(&path, |_| Ok(())).unwrap_err().to_string();
+        let error = PolicyFile::open(&path, |_| Ok(Vec::new())).unwrap_err().to_string();
         assert!(error.contains("policy.toml:1:1: this rule has no name"), "{error}");
     }
 }

@@ -34,7 +34,7 @@ type Value<'a> = Spanned<DeValue<'a>>;
 
 /// What could be read, and what is wrong, in the order of the text.
 pub(super) fn read(text: &str, recipes: CheckRecipe<'_>) -> (Policy, Vec<PolicyProblem>) {
-    let mut reader = Reader { text, recipes, problems: Vec::new() };
+    let mut reader = Reader { text, recipes, problems: Vec::new(), used: Vec::new() };
     let policy = reader.document();
     let mut problems = reader.problems;
     problems.sort_by_key(|problem| (problem.line, problem.column));
@@ -45,6 +45,8 @@ struct Reader<'a> {
     text: &'a str,
     recipes: CheckRecipe<'a>,
     problems: Vec<PolicyProblem>,
+    /// The facts that recipes use, and where rules name these.
+    used: Vec<(Range<usize>, Vec<String>)>,
 }
 
 impl Reader<'_> {
@@ -79,6 +81,7 @@ impl Reader<'_> {
                 }
             },
         };
+        self.recipes_asked(&questions);
         self.all_used(&document, &questions, &rules);
         Policy { rules, questions }
     }
@@ -182,8 +185,10 @@ impl Reader<'_> {
 
     fn recipe(&mut self, value: &Value<'_>, table: &DeTable<'_>) -> Option<RecipeOutcome> {
         let recipe = self.string(value, "recipe").map(PathBuf::from);
-        if let Some(Err(message)) = recipe.as_ref().map(|recipe| (self.recipes)(recipe)) {
-            self.problem(value.span(), message);
+        match recipe.as_ref().map(|recipe| (self.recipes)(recipe)) {
+            Some(Ok(used)) => self.used.push((value.span(), used)),
+            Some(Err(message)) => self.problem(value.span(), message),
+            None => {}
         }
         let missing = match table.get("missing") {
             Some(value) => self.word(value, "missing", &MISSING),

@@ -14,12 +14,13 @@ const REASON_LINES: usize = 3;
 
 impl Controller {
     /// What a rule that names a recipe says of a machine.
-    pub(super) async fn recipe(
+    pub(super) async fn recipe<'a>(
         &self,
+        policy: &'a Policy,
         rule: &Rule,
         outcome: &RecipeOutcome,
         facts: &Facts,
-    ) -> Result<Decision<'static>, ControllerError> {
+    ) -> Result<Decision<'a>, ControllerError> {
         let plan = match self.builds.plan(&self.policy.recipe(&outcome.recipe), facts) {
             Ok(plan) => plan,
             Err(mistake) => {
@@ -28,6 +29,10 @@ impl Controller {
                 return Ok(Wanted::Hold(reason).into());
             }
         };
+        let used = plan.configuration().facts.keys().map(String::as_str);
+        if let Some(question) = policy.unanswered_of(used, facts) {
+            return Ok(Decision::Open(question));
+        }
         let known = self.builds.known(plan.configuration()).await?;
         Ok(match (known, outcome.missing) {
             (Some(Record { ending: Ending::Built(built), configuration, began, ended }), _) => {

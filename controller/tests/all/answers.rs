@@ -213,6 +213,18 @@ fn problems(text: &str) -> String {
 }
 
 #[test]
+fn what_a_recipe_uses_is_asked_for_and_has_to_be() {
+    let recipe = |_: &std::path::Path| Ok(vec!["answer.role".to_owned(), "cpu.arch".to_owned()]);
+    let rule = "[[rule]]\nname = 'r'\nrecipe = 'web.toml'\n";
+    let problems = Policy::check(rule, &recipe).problems;
+    let seen: Vec<_> = problems.iter().map(|p| (p.line, p.column, p.message.as_str())).collect();
+    assert_eq!(seen, [(3, 10, "a question named \"role\" is needed for answer.role")]);
+    let asked = format!("[[question]]\nname = 'role'\ntext = 'Which?'\n{rule}");
+    assert_eq!(Policy::check(&asked, &recipe).problems, []);
+    assert_eq!(Policy::check(&asked, &|_| Ok(vec![])).problems.len(), 1, "never asked");
+}
+
+#[test]
 fn a_wrong_question_is_told_with_its_place_and_what_is_allowed() {
     let rule = "[[rule]]\nname = 'r'\nwhen = 'answer.a == \"x\"'\nhold = 'y'\n";
     let question = |more: &str| format!("[[question]]\nname = 'a'\ntext = 'A?'\n{more}\n{rule}");

@@ -105,3 +105,24 @@ async fn release_tries_again_the_failed_build_that_the_forgotten_answer_led_to()
     world.built(1).await;
     deploy(&world.check_in(&mut agent).await);
 }
+
+#[tokio::test]
+async fn what_the_recipe_of_the_rule_uses_is_asked_though_it_changes_no_rule() {
+    let policy = POLICY.replace("answer.role ==", "label.site == \"x\" and answer.role ==");
+    let policy = policy.replace("answer.role in [\"db\", \"web\"]", "nic.count >= 1");
+    let mut world = World::with(&policy).await;
+    world.workshop.change("a.toml", |recipe| recipe.uses = vec!["answer.role"]);
+    let mut agent = Agent::new(1);
+    assert_eq!(asked(&world.check_in(&mut agent).await).name, "role");
+    let id = agent.machine.clone().unwrap();
+    let why = world.controller.why(&id).await.unwrap();
+    assert!(why.order.starts_with("hold: the policy asks \"What is this"), "{}", why.order);
+    let reason = hold(&tell(&mut world, &mut agent, "role", None).await);
+    assert!(reason.contains("nobody has answered yet"), "{reason}");
+    assert_eq!(world.workshop.begun(), [], "nothing is built for what is not known");
+    let reason = hold(&tell(&mut world, &mut agent, "role", Some("web")).await);
+    assert!(reason.contains("(recipe a for answer.role \"web\")"), "{reason}");
+    world.workshop.end(1);
+    world.built(1).await;
+    deploy(&world.check_in(&mut agent).await);
+}
