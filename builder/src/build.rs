@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use store_format::BootSpec;
-use wire::Digest;
+use wire::{Configuration, Digest, Facts};
 
 use crate::apt::{Apt, Sources};
 use crate::base::{self, BaseError};
 use crate::cache::{Cache, CacheError, Kind, Lock, at};
 use crate::check::{self, CheckError};
+use crate::configuration::Given;
 use crate::disk::{self, DiskError};
 use crate::geometry::ROOT_PARTITION;
 use crate::identity::Identities;
@@ -39,6 +40,9 @@ pub struct Options {
     pub age_max: Duration,
     /// Use nothing that is cached, except downloaded packages.
     pub refresh: bool,
+    /// Facts of the machines that the image is for; of these, the recipe's
+    /// scripts are given those that it uses.
+    pub facts: Facts,
 }
 
 impl Options {
@@ -47,7 +51,7 @@ impl Options {
 
     /// With a cache folder and the defaults.
     pub fn new(cache: PathBuf) -> Options {
-        Options { cache, age_max: Options::AGE_MAX, refresh: false }
+        Options { cache, age_max: Options::AGE_MAX, refresh: false, facts: Facts::new() }
     }
 }
 
@@ -135,12 +139,15 @@ pub fn build(
     let work = cache.work()?;
     let identities = Identities::of(&recipe.name);
     let sources = Sources::of_host(&recipe.base);
+    let configuration = recipe.configuration(&options.facts);
     let build = Build {
         recipe,
         cache: &cache,
         work: &work.path,
         prepared: Prepared::new(recipe, &identities),
         identities,
+        given: Given::of(&configuration),
+        configuration,
         apt: Apt {
             cache: &cache,
             work: &work.path,
@@ -163,6 +170,8 @@ struct Build<'a> {
     work: &'a Path,
     prepared: Prepared,
     identities: Identities,
+    configuration: Configuration,
+    given: Given,
     apt: Apt<'a>,
     age_max: Option<Duration>,
     progress: Progress<'a>,
@@ -219,7 +228,7 @@ impl<'a> Build<'a> {
             key = self.prepared.add_to_key(key);
         }
         key = key.field("sources", self.apt.sources.text()).field("epoch", EPOCH.to_string());
-        let key = step::add_to_key(key, step).digest();
+        let key = step::add_to_key(key.field("tidy", step::TIDY), step, &self.given).digest();
         let place = Place { cache: self.cache, kind: Kind::Tree, key };
         // Without packages, a step's result cannot get old.
         let age_max = self.age_max.filter(|max| !step.packages.is_empty() || max.is_zero());
@@ -234,7 +243,7 @@ impl<'a> Build<'a> {
             if first {
                 self.prepared.apply(self.work, &root, log).map_err(failed)?;
             }
-            step::run(self.apt, &root, step, log).map_err(failed)?;
+            step::run(self.apt, &root, step, &self.given, log).map_err(failed)?;
             let layer = tree::pack(place, self.work, &root, EPOCH, log)?;
             *tree = Tree { place, layer, root: Some(root) };
             Ok((Outcome::Done, ()))
@@ -288,7 +297,7 @@ impl<'a> Build<'a> {
     fn make_disk(&self, key: &Digest, root: &Path) -> Result<(), BuildError> {
         if let Some(script) = &self.recipe.check.script {
             staged(self.progress, &Stage::CheckScript, |log| {
-                step::run_script(self.work, root, Access::Read, script, log)?
+                step::run_script(self.work, root, Access::Read, script, &self.given, log)?
                     .map_err(CheckError::Script)?;
                 Ok::<_, BuildError>((Outcome::Done, ()))
             })?;
@@ -343,7 +352,7 @@ impl<'a> Build<'a> {
             key = key.field(tool, version);
         }
         if let Some(script) = &check.script {
-            key = key.field("check", &script.bytes);
+            key = self.given.add_to_key(key.field("check", &script.bytes), script);
         }
         system::add_seal_to_key(key).digest()
     }
@@ -358,11 +367,16 @@ impl<'a> Build<'a> {
     }
 
     fn configuration(&self) -> BTreeMap<String, String> {
-        map([
+        let mut notes = map([
             ("arch", "amd64".to_owned()),
             ("distro", self.recipe.base.distro.name().to_owned()),
+            ("key", self.configuration.key.to_string()),
             ("recipe", self.recipe.name.clone()),
-        ])
+        ]);
+        let facts = self.configuration.facts.iter();
+        let reported = facts.filter_map(|(path, value)| Some((path, value.as_ref()?)));
+        notes.extend(reported.map(|(path, value)| (format!("fact.{path}"), value.to_string())));
+        notes
     }
 
     /// Nothing that differs between two builds of the same bytes.

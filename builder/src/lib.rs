@@ -16,6 +16,7 @@ mod base;
 mod build;
 mod cache;
 mod check;
+mod configuration;
 mod disk;
 mod ext4;
 mod geometry;

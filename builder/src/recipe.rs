@@ -5,6 +5,7 @@
 
 mod check;
 mod raw;
+mod uses;
 mod words;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use wire::Digest;
 
 pub use check::RecipeError;
+pub(crate) use uses::variable;
 
 /// Largest recipe file, in bytes.
 pub const RECIPE_BYTES_MAX: u64 = 1 << 20;
@@ -24,6 +26,8 @@ pub const PACKAGES_MAX: usize = 2000;
 pub const STEPS_MAX: usize = 64;
 /// Most files in one step.
 pub const FILES_MAX: usize = 1000;
+/// Most facts that a recipe uses.
+pub const USES_MAX: usize = 64;
 
 /// A recipe with everything that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +38,13 @@ pub struct Recipe {
     pub path: PathBuf,
     /// Digest of the bytes of that file.
     pub digest: Digest,
+    /// Digest of all that it says, and of the files that it names. How its own
+    /// file is written does not count, nor where it is.
+    pub content: Digest,
+    /// The other files that were read for it.
+    pub sources: Vec<PathBuf>,
+    /// Paths of the facts that its scripts are given, sorted, each once.
+    pub uses: Vec<String>,
     /// What the root tree starts from.
     pub base: Base,
     /// What is done to it, in order; the first is the recipe's own top level.

@@ -58,18 +58,24 @@ pub(crate) struct Sandbox<'a> {
     root: &'a Path,
     access: Access,
     binds: Vec<(&'a Path, &'static str)>,
+    told: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Sandbox<'a> {
     /// In the tree at `root`.
     pub fn new(root: &'a Path, access: Access) -> Sandbox<'a> {
-        Sandbox { root, access, binds: Vec::new() }
+        Sandbox { root, access, binds: Vec::new(), told: Vec::new() }
     }
 
     /// Shows a file or folder of the host, read-only, at a path below `/run`.
     pub fn show(mut self, host: &'a Path, inside: &'static str) -> Sandbox<'a> {
         self.binds.push((host, inside));
         self
+    }
+
+    /// Sets environment variables beside those that are always there.
+    pub fn tell(self, told: Vec<(&'a str, &'a str)>) -> Sandbox<'a> {
+        Sandbox { told, ..self }
     }
 
     /// Runs `command` inside, with everything that it prints as log lines.
@@ -89,7 +95,8 @@ impl<'a> Sandbox<'a> {
         launch.args(CAPABILITIES.iter().flat_map(|capability| ["--cap-add", capability]));
         launch.arg("--clearenv");
         let epoch = EPOCH.to_string();
-        for (key, value) in ENVIRONMENT.into_iter().chain([("SOURCE_DATE_EPOCH", epoch.as_str())]) {
+        let fixed = ENVIRONMENT.into_iter().chain([("SOURCE_DATE_EPOCH", epoch.as_str())]);
+        for (key, value) in fixed.chain(self.told.iter().copied()) {
             launch.args(["--setenv", key, value]);
         }
         launch.arg("--").args(command);

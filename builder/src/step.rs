@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::EPOCH;
 use crate::apt::{self, Apt, AptError};
 use crate::cache::{CacheError, at};
+use crate::configuration::Given;
 use crate::key::Key;
 use crate::recipe::{File, Script, Step};
 use crate::sandbox::{Access, Sandbox};
@@ -56,24 +57,30 @@ const COPY: &str = "tar --create --directory=/run/ingot/files --owner=0 --group=
                       --keep-directory-symlink";
 
 /// What leaves the tree after every step, and the times of what stays.
-const TIDY: &str = include_str!("assets/tidy.sh");
+pub(crate) const TIDY: &str = include_str!("assets/tidy.sh");
 /// Folders that the sandbox covers with its own, or makes to do so.
 const COVERED: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
-/// Adds everything of a step that its result depends on.
-pub(crate) fn add_to_key(key: Key, step: &Step) -> Key {
-    let mut key = key.field("tidy", TIDY).list("packages", step.packages.iter());
+/// Adds everything that a recipe says of a step.
+pub(crate) fn add_to_key(key: Key, step: &Step, given: &Given) -> Key {
+    let mut key = key.list("packages", step.packages.iter());
     for (path, file) in &step.files {
         key = key.field("file", path).field("mode", file.mode.to_string()).field("", &file.bytes);
     }
     match &step.script {
-        Some(script) => key.field("script", &script.bytes),
+        Some(script) => given.add_to_key(key.field("script", &script.bytes), script),
         None => key,
     }
 }
 
 /// Does a step in the tree at `root`.
-pub(crate) fn run(apt: Apt<'_>, root: &Path, step: &Step, log: Log<'_>) -> Result<(), StepError> {
+pub(crate) fn run(
+    apt: Apt<'_>,
+    root: &Path,
+    step: &Step,
+    given: &Given,
+    log: Log<'_>,
+) -> Result<(), StepError> {
     if !step.packages.is_empty() {
         install(apt, root, &step.packages, log)?;
     }
@@ -81,7 +88,8 @@ pub(crate) fn run(apt: Apt<'_>, root: &Path, step: &Step, log: Log<'_>) -> Resul
         copy(apt.work, root, step.files.iter(), log)?;
     }
     if let Some(script) = &step.script {
-        run_script(apt.work, root, Access::Write, script, log)?.map_err(StepError::Script)?;
+        run_script(apt.work, root, Access::Write, script, given, log)?
+            .map_err(StepError::Script)?;
     }
     tidy(root, log).map_err(StepError::Tidy)
 }
@@ -140,6 +148,7 @@ pub(crate) fn run_script(
     root: &Path,
     access: Access,
     script: &Script,
+    given: &Given,
     log: Log<'_>,
 ) -> Result<Result<(), ToolError>, CacheError> {
     let path = work.join("script");
@@ -148,7 +157,8 @@ pub(crate) fn run_script(
     let inside = "/run/ingot/script";
     let command: &[&str] =
         if script.bytes.starts_with(b"#!") { &[inside] } else { &["/bin/sh", "-eu", inside] };
-    Ok(Sandbox::new(root, access).show(&path, inside).run(&script.name, command, log))
+    let sandbox = Sandbox::new(root, access).tell(given.to(script)).show(&path, inside);
+    Ok(sandbox.run(&script.name, command, log))
 }
 
 /// Folders are made with the umask of whoever builds; in the tree they are 0755.

@@ -65,6 +65,11 @@ impl Context {
         }
     }
 
+    /// Where builds keep what later ones use again.
+    pub fn build_folder(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.cache_folder()?.join("build"))
+    }
+
     /// The server to ask.
     pub fn server_url(&self) -> String {
         let url = self.server.clone().unwrap_or_else(|| format!("http://127.0.0.1:{PORT}"));

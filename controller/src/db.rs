@@ -4,6 +4,7 @@
 //! SQLite for now, in the subset that PostgreSQL understands too. Every write
 //! is one transaction that is on the disk before it is answered.
 
+pub(crate) mod build;
 pub(crate) mod event;
 pub(crate) mod machine;
 pub(crate) mod run;

@@ -19,7 +19,6 @@ use wire::api::{CHECK_IN, CheckIn, CheckedIn, EVENTS, EventBatch, EventsSeen};
 use wire::{MachineId, RunId};
 
 use crate::limits::{CHECK_IN_BYTES_MAX, EVENTS_BYTES_MAX};
-use crate::policy::Policy;
 use crate::service::Controller;
 use body::{Failure, Id, Json, Query, Text};
 
@@ -170,8 +169,8 @@ async fn policy_status(State(app): State<App>) -> Json<PolicyStatus> {
     Json(app.controller.policy().status())
 }
 
-async fn policy_check(Text(text): Text) -> Json<PolicyCheck> {
-    Json(Policy::check(&text))
+async fn policy_check(State(app): State<App>, Text(text): Text) -> Json<PolicyCheck> {
+    Json(app.controller.policy().check(&text))
 }
 
 async fn why(State(app): State<App>, Id(id): Id<MachineId>) -> Answer<Why> {

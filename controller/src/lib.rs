@@ -5,10 +5,12 @@
 //! machine is this), [`state`] (what machines and runs become) and [`boot`]
 //! (loader or disk) do no I/O and take time and random names as arguments.
 //! [`service`] records their answers in a database, and [`http`] is its face.
+//! [`build`] has images made that no machine needed before, one build for each.
 //! The transfer of images is not here: agents get them from the store.
 //! Pages: `docs/controller.md`, `docs/policy.md`.
 
 pub mod boot;
+pub mod build;
 mod db;
 pub mod http;
 pub mod identity;
@@ -19,6 +21,7 @@ pub mod service;
 pub mod state;
 
 pub use boot::BootDecision;
+pub use build::{BuildOptions, Builder, Building, Built, Plan, Progress, Tell};
 pub use db::{Db, DbError};
 pub use http::{router, system_clock};
 pub use metrics::Metrics;

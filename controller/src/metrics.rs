@@ -39,6 +39,10 @@ pub struct Metrics {
     pub attempts_failed: Counter,
     /// Runs that failed for good.
     pub runs_failed: Counter,
+    /// Images that were built.
+    pub builds_succeeded: Counter,
+    /// Builds that failed.
+    pub builds_failed: Counter,
     /// Requests refused or failed.
     pub errors: Counter,
 }
@@ -62,6 +66,8 @@ impl Metrics {
             ("runs_already_installed", "Runs that found it there", &self.runs_already_installed),
             ("attempts_failed", "Attempts that failed", &self.attempts_failed),
             ("runs_failed", "Runs that failed for good", &self.runs_failed),
+            ("builds_succeeded", "Images that were built", &self.builds_succeeded),
+            ("builds_failed", "Builds that failed", &self.builds_failed),
             ("errors", "Requests refused or failed", &self.errors),
         ];
         for (name, help, counter) in counters {

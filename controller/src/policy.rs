@@ -4,8 +4,10 @@
 mod file;
 pub(crate) mod question;
 mod read;
+mod stamp;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use wire::admin::{PolicyCheck, PolicyProblem, RuleTrace};
 use wire::expr::Expr;
@@ -13,6 +15,7 @@ use wire::{DiskChoice, Facts, Reference, Start};
 
 pub use file::{PolicyError, PolicyFile};
 pub use question::{Answers, Question};
+pub use stamp::Stamp;
 
 /// Longest policy file, in bytes.
 pub const BYTES_MAX: usize = 1 << 20;
@@ -42,6 +45,8 @@ pub struct Rule {
 pub enum Outcome {
     /// Run an image.
     Image(ImageOutcome),
+    /// Run the image that a recipe makes for the machine.
+    Recipe(RecipeOutcome),
     /// Wait, for this reason.
     Hold(String),
     /// Refuse the machine, for this reason.
@@ -59,16 +64,50 @@ pub struct ImageOutcome {
     pub start: Start,
 }
 
+/// A recipe, and how its image is put on a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecipeOutcome {
+    /// The recipe's file, as the policy has it: relative to the policy's folder.
+    pub recipe: PathBuf,
+    /// What to do where there is no such image yet.
+    pub missing: Missing,
+    /// Which disk it goes to.
+    pub disk: DiskChoice,
+    /// How it is started.
+    pub start: Start,
+}
+
+/// What to do where the image of a recipe was not made yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Missing {
+    /// The server builds it, the machine waits for that.
+    #[default]
+    Build,
+    /// The machine waits.
+    Hold,
+    /// The machine is refused.
+    Fail,
+}
+
+/// The facts that the recipe in a file uses, or what is wrong with it.
+pub type CheckRecipe<'a> = &'a dyn Fn(&Path) -> Result<Vec<String>, String>;
+
 impl Policy {
-    /// Reads the text of a policy file; every problem is found at once.
+    /// Reads the text of a policy file; every problem is found at once. The
+    /// recipes that it names are not looked at.
     pub fn parse(text: &str) -> Result<Policy, Vec<PolicyProblem>> {
-        let (policy, problems) = read::read(text);
+        Policy::parse_with(text, &|_| Ok(Vec::new()))
+    }
+
+    /// As [`Policy::parse`], and its recipes have to be right too.
+    pub fn parse_with(text: &str, recipes: CheckRecipe<'_>) -> Result<Policy, Vec<PolicyProblem>> {
+        let (policy, problems) = read::read(text, recipes);
         if problems.is_empty() { Ok(policy) } else { Err(problems) }
     }
 
-    /// What is wrong with the text of a policy file.
-    pub fn check(text: &str) -> PolicyCheck {
-        let (policy, problems) = read::read(text);
+    /// What is wrong with the text of a policy file and with its recipes.
+    pub fn check(text: &str, recipes: CheckRecipe<'_>) -> PolicyCheck {
+        let (policy, problems) = read::read(text, recipes);
         PolicyCheck { rules: policy.rules.into_iter().map(|rule| rule.name).collect(), problems }
     }
 
@@ -91,6 +130,7 @@ impl Policy {
                 outcome: rule.outcome.to_string(),
                 matched: when.as_ref().is_none_or(|when| when.matched),
                 when,
+                build: None,
             }
         };
         self.rules.iter().map(trace).collect()
@@ -101,6 +141,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Outcome::Image(image) => write!(f, "image {}", image.reference),
+            Outcome::Recipe(recipe) => write!(f, "recipe {}", recipe.recipe.display()),
             Outcome::Hold(reason) => write!(f, "hold: {reason}"),
             Outcome::Fail(reason) => write!(f, "fail: {reason}"),
         }

@@ -5,6 +5,7 @@ mod admin;
 mod boot;
 mod check_in;
 mod events;
+mod recipe;
 mod steps;
 
 use std::error::Error;
@@ -15,10 +16,11 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use wire::{Digest, Facts, Reference};
 
+use crate::build::{BuildOptions, Builder, Builds, Plan, Shared};
 use crate::db::machine::Machine;
 use crate::db::{Connection, Db, DbError, run};
 use crate::metrics::Metrics;
-use crate::policy::{Outcome, Policy, PolicyFile};
+use crate::policy::{ImageOutcome, Outcome, Policy, PolicyFile, Question, Rule};
 use crate::state::{Changes, HOLD_RETRY_SECS, Run, Target, Wanted};
 
 pub use boot::{BootAnswer, BootClient};
@@ -87,6 +89,32 @@ impl From<sqlx::Error> for ControllerError {
     }
 }
 
+/// What the policy says of a machine.
+enum Decision<'a> {
+    /// This.
+    Settled {
+        /// What it wants.
+        wanted: Wanted,
+        /// What the log of a run that begins with it says first.
+        note: Option<String>,
+    },
+    /// That this has to be answered first.
+    Open(&'a Question),
+    /// That it gets an image which was not made yet.
+    Unbuilt {
+        /// The rule that says so.
+        rule: String,
+        /// How it is made.
+        plan: Box<dyn Plan>,
+    },
+}
+
+impl From<Wanted> for Decision<'_> {
+    fn from(wanted: Wanted) -> Self {
+        Decision::Settled { wanted, note: None }
+    }
+}
+
 /// Machines, policy, runs and their log.
 pub struct Controller {
     db: Db,
@@ -94,6 +122,7 @@ pub struct Controller {
     images: Arc<dyn Images>,
     random: Arc<dyn Random>,
     metrics: Metrics,
+    builds: Builds,
     /// Counts what was recorded, for those who wait for it.
     news: watch::Sender<u64>,
 }
@@ -105,9 +134,24 @@ impl Controller {
         policy: PolicyFile,
         images: Arc<dyn Images>,
         random: Arc<dyn Random>,
+        builder: Arc<dyn Builder>,
+        options: BuildOptions,
     ) -> Controller {
-        let news = watch::Sender::new(0);
-        Controller { db, policy, images, random, metrics: Metrics::default(), news }
+        let (news, metrics) = (watch::Sender::new(0), Metrics::default());
+        let shared = Shared {
+            db: db.clone(),
+            images: images.clone(),
+            metrics: metrics.clone(),
+            news: news.clone(),
+        };
+        let builds = Builds::new(builder, options, shared);
+        Controller { db, policy, images, random, metrics, builds, news }
+    }
+
+    /// The server is about to stop: builds do not begin any more, and those
+    /// that break off are not recorded as failed.
+    pub fn stop_builds(&self) {
+        self.builds.close();
     }
 
     /// What it counts.
@@ -120,21 +164,39 @@ impl Controller {
         &self.policy
     }
 
-    /// What the policy wants of a machine with these facts.
+    /// What the policy wants of a machine with these facts, as it stands.
     async fn wanted(&self, policy: &Policy, facts: &Facts) -> Result<Wanted, ControllerError> {
+        Ok(match self.decide(policy, facts).await? {
+            Decision::Settled { wanted, .. } => wanted,
+            Decision::Open(question) => Wanted::Hold(check_in::waits_for_answer(question)),
+            Decision::Unbuilt { rule, plan } => self.unbuilt(&rule, plan.configuration()),
+        })
+    }
+
+    /// What the policy says of a machine with these facts.
+    async fn decide<'a>(
+        &self,
+        policy: &'a Policy,
+        facts: &Facts,
+    ) -> Result<Decision<'a>, ControllerError> {
         if let Some(question) = policy.unanswered(facts) {
-            return Ok(Wanted::Hold(check_in::waits_for_answer(question)));
+            return Ok(Decision::Open(question));
         }
         let Some(rule) = policy.decide(facts) else {
             let reason = "no rule of the policy matches this machine: `ingot policy why` tells \
                           which facts it was held against";
-            return Ok(Wanted::Hold(reason.to_owned()));
+            return Ok(Wanted::Hold(reason.to_owned()).into());
         };
-        let image = match &rule.outcome {
-            Outcome::Hold(reason) => return Ok(Wanted::Hold(reason.clone())),
-            Outcome::Fail(reason) => return Ok(Wanted::Fail(reason.clone())),
-            Outcome::Image(image) => image,
-        };
+        Ok(match &rule.outcome {
+            Outcome::Hold(reason) => Wanted::Hold(reason.clone()).into(),
+            Outcome::Fail(reason) => Wanted::Fail(reason.clone()).into(),
+            Outcome::Image(image) => self.image(rule, image).await?.into(),
+            Outcome::Recipe(recipe) => self.recipe(policy, rule, recipe, facts).await?,
+        })
+    }
+
+    /// What a rule that names an image wants.
+    async fn image(&self, rule: &Rule, image: &ImageOutcome) -> Result<Wanted, ControllerError> {
         let reference = &image.reference;
         match self.images.resolve(reference).await {
             Ok(Some(digest)) => Ok(Wanted::Deploy(Box::new(Target {

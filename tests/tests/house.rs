@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("bootsvc-proto", &[]),
     ("bootsvc-assets", &["wire"]),
     ("bootsvc-server", &["wire", "bootsvc-proto", "bootsvc-assets"]),
-    ("controller", &["wire", "store-repo", "builder"]),
+    ("controller", &["wire", "store-repo"]),
     (
         "cli",
         &[

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::expr::Trace;
 use crate::{
-    Digest, DiskChoice, EventKind, Facts, Inventory, MachineId, Outcome, Reference, RunId, Start,
-    Step,
+    Configuration, Digest, DiskChoice, EventKind, Facts, Inventory, MachineId, Outcome, Reference,
+    RunId, Start, Step,
 };
 
 /// `GET`: [`MachineList`], by `?after=ID&limit=N` in the order of ids.
@@ -27,8 +27,9 @@ pub const LABELS: &str = "/labels";
 pub const HOLD: &str = "/hold";
 
 /// `POST` to [`MACHINES`]`/{id}` + this, no body: [`MachineDetail`]. Ends a
-/// hold, and forgets the failed attempts of the machine's last run and what was
-/// answered at its console.
+/// hold, forgets the failed attempts of the machine's last run and what was
+/// answered at its console, and lets an image for it whose build failed be
+/// built again.
 pub const RELEASE: &str = "/release";
 
 /// `GET` [`MACHINES`]`/{id}` or [`RUNS`]`/{id}` + this: [`LogPage`], by
@@ -51,6 +52,10 @@ pub const WHY: &str = "/why";
 
 /// Longest wait for a log entry, in seconds: below what proxies cut off.
 pub const LOG_WAIT_SECS_MAX: u32 = 25;
+
+/// The boot that lines of the server itself belong to, such as those of a
+/// build that a machine waits for.
+pub const SERVER_BOOT: &str = "server";
 
 /// Most entries of one answer that lists something; asking for more gives this many.
 pub const LIST_MAX: u32 = 1000;
@@ -318,7 +323,7 @@ pub struct LogEntry {
     pub record: u64,
     /// When the controller recorded it.
     pub received: UnixMs,
-    /// The boot of the agent that told it.
+    /// The boot of the agent that told it, or [`SERVER_BOOT`].
     pub boot: String,
     /// Its number in that boot.
     pub seq: u64,
@@ -391,4 +396,21 @@ pub struct RuleTrace {
     pub matched: bool,
     /// Its expression held against the facts; absent where it always matches.
     pub when: Option<Trace>,
+    /// What its recipe makes for the machine, where it names one and matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildTrace>,
+}
+
+/// What a recipe makes for one machine, and whether it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildTrace {
+    /// The recipe, the facts that it uses, and the key that follows from both.
+    #[serde(flatten)]
+    pub configuration: Configuration,
+    /// What the image is called in the store.
+    pub reference: Reference,
+    /// The image, where the store has it.
+    pub image: Option<Digest>,
+    /// How its build stands, in words.
+    pub standing: String,
 }

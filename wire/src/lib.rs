@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod api;
 mod chain;
+mod configuration;
 mod digest;
 mod event;
 pub mod expr;
@@ -18,6 +19,7 @@ mod receipt;
 mod reference;
 
 pub use chain::chain;
+pub use configuration::Configuration;
 pub use digest::{Digest, DigestError};
 pub use event::{Event, EventKind, Outcome, Step};
 pub use fact::{FactValue, Facts};

@@ -1,5 +1,6 @@
 //! From the recipe as written to one that can be built, or to the place of the mistake.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::ops::Range;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use wire::Digest;
 
 use super::raw::{self, Text};
+use super::uses::uses;
 use super::words::{
     base, disk, file_mode, firmware, package_list, recipe_name, step_name, system, target_path,
 };
@@ -16,6 +18,7 @@ use super::{
     Check, FILE_BYTES_MAX, FILES_MAX, File, Firmware, RECIPE_BYTES_MAX, Recipe, STEPS_MAX, Script,
     Step,
 };
+use crate::configuration::content;
 
 /// Longest wait for a boot, in seconds.
 const TIMEOUT_SECS_MAX: u64 = 3600;
@@ -65,10 +68,12 @@ pub(super) fn load(path: &Path) -> Result<Recipe, RecipeError> {
     let text = String::from_utf8(bytes)
         .map_err(|_| read(std::io::Error::other("the file is not UTF-8 text")))?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    parse(&text).and_then(|raw| Checker { folder }.recipe(raw, path, &text)).map_err(|mistake| {
-        let (line, column) = wire::expr::position(&text, mistake.at.start);
-        RecipeError::Mistake { path: path.to_owned(), line, column, message: mistake.message }
-    })
+    parse(&text)
+        .and_then(|raw| Checker { folder, sources: RefCell::default() }.recipe(raw, path, &text))
+        .map_err(|mistake| {
+            let (line, column) = wire::expr::position(&text, mistake.at.start);
+            RecipeError::Mistake { path: path.to_owned(), line, column, message: mistake.message }
+        })
 }
 
 fn parse(text: &str) -> Checked<raw::Recipe> {
@@ -84,6 +89,8 @@ pub(super) fn mistake<T>(at: Range<usize>, message: impl Into<String>) -> Checke
 
 struct Checker<'a> {
     folder: &'a Path,
+    /// Files that were read.
+    sources: RefCell<Vec<PathBuf>>,
 }
 
 impl Checker<'_> {
@@ -105,7 +112,8 @@ impl Checker<'_> {
             }
             steps.push(self.step(name, &step.packages, step.files, step.script.as_ref())?);
         }
-        Ok(Recipe {
+        let mut recipe = Recipe {
+            content: Digest([0; 32]),
             base: base(&raw.base)?,
             system: system(&raw.system, &name)?,
             disk: disk(&raw.disk)?,
@@ -113,8 +121,12 @@ impl Checker<'_> {
             name,
             path: path.to_owned(),
             digest: Digest(*blake3::hash(text.as_bytes()).as_bytes()),
+            uses: uses(&raw.uses)?,
+            sources: self.sources.take(),
             steps,
-        })
+        };
+        recipe.content = content(&recipe);
+        Ok(recipe)
     }
 
     fn step(
@@ -184,6 +196,7 @@ impl Checker<'_> {
 
     fn read(&self, path: &Text) -> Checked<(Vec<u8>, u32)> {
         let source = self.folder.join(path.as_ref());
+        self.sources.borrow_mut().push(source.clone());
         let read = || {
             let mode = std::fs::metadata(&source)?.permissions().mode();
             Ok((read_limited(&source, FILE_BYTES_MAX)?, mode))

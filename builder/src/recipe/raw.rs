@@ -14,6 +14,8 @@ pub(super) type Text = Spanned<String>;
 #[serde(deny_unknown_fields)]
 pub(super) struct Recipe {
     pub recipe: Text,
+    #[serde(default)]
+    pub uses: Vec<Text>,
     pub base: Base,
     #[serde(default)]
     pub packages: Vec<Text>,

@@ -40,6 +40,7 @@ fn the_shortest_recipe_has_all_defaults() {
 fn every_part_of_a_recipe_is_read() {
     let text = r#"
         recipe = "all_in.1"
+        uses = ["label.role", "cpu.arch", "label.role"]
         packages = ["nginx-light", "curl=7.88.1-10+deb12u5", "curl=7.88.1-10+deb12u5"]
         script = "echo one"
         [base]
@@ -75,6 +76,7 @@ fn every_part_of_a_recipe_is_read() {
     "#;
     let recipe = load(text).unwrap();
     assert_eq!(recipe.base.packages, ["g++", "linux-image-amd64"]);
+    assert_eq!(recipe.uses, ["cpu.arch", "label.role"]);
     assert_eq!(recipe.steps.len(), 3);
     let first = &recipe.steps[0];
     assert_eq!(first.packages, ["curl=7.88.1-10+deb12u5", "nginx-light"]);
@@ -96,10 +98,26 @@ fn a_mistake_says_where_it_is_and_what_is_allowed() {
         (HEAD.to_owned(), "1:1: missing field `base`"),
         (
             format!("{HEAD}pakages = []\n{BASE}"),
-            "2:1: unknown field `pakages`, expected one of `recipe`, `base`, `packages`, `files`, \
+            "2:1: unknown field `pakages`, expected one of `recipe`, `uses`, `base`, `packages`, `files`, \
              `script`, `step`, `system`, `disk`, `check`",
         ),
         (format!("recipe = \"Web\"\n{BASE}"), "1:10: \"Web\" is not a recipe name"),
+        (
+            format!("{HEAD}uses = [\"cpu.arch\", \"cpu.cuont\"]\n{BASE}"),
+            "2:21: no machine reports \"cpu.cuont\": did you mean cpu.count?",
+        ),
+        (
+            format!("{HEAD}uses = [\"label.\"]\n{BASE}"),
+            "2:9: \"label.\" is not a label: expected one like \"label.role\"",
+        ),
+        (
+            format!("{HEAD}uses = [\"answer.role\", \"answer.a b\"]\n{BASE}"),
+            "2:24: \"answer.a b\" is not an answer: expected one like \"answer.role\"",
+        ),
+        (
+            format!("{HEAD}uses = [\"label.a-b\", \"label.a_b\"]\n{BASE}"),
+            "2:22: \"label.a_b\" and \"label.a-b\" would both be INGOT_LABEL_A_B",
+        ),
         (
             format!("{HEAD}[base]\ndistro = \"debian/woody\"\n"),
             "3:10: unknown distro \"debian/woody\": expected \"debian/bookworm\" or \
@@ -207,6 +225,8 @@ fn too_much_of_anything_is_refused() {
     ] {
         assert!(load(&text).unwrap_err().contains("more than"), "accepted {} bytes", text.len());
     }
+    let uses = many("\"label.l#\",", USES_MAX + 1);
+    assert!(load(&format!("{HEAD}uses = [{uses}]\n{BASE}")).unwrap_err().contains("more than"));
     let long = format!("{HEAD}{BASE}#{}", "x".repeat(RECIPE_BYTES_MAX as usize));
     assert!(load(&long).unwrap_err().contains("cannot read"));
 }

@@ -1,7 +1,8 @@
 //! What a recipe's script can do, and what it cannot.
 
-use crate::common::{build_in, cache, can_build, recipe};
-use builder::{BuildError, Outcome, Stage, StepError, ToolError};
+use crate::common::{build_in, build_with, cache, can_build, recipe};
+use builder::{BuildError, Options, Outcome, Stage, StepError, ToolError};
+use wire::FactValue;
 
 /// Runs a script as the step of a recipe. Every line it prints is returned; it
 /// ends by failing, so that no disk is made.
@@ -123,4 +124,28 @@ fn a_tree_without_a_kernel_is_refused() {
     let (result, _) = build_in(&recipe("no-kernel", rest), cache());
     let text = wire::chain(&result.unwrap_err());
     assert!(text.contains("add a kernel package to [base]"), "{text}");
+}
+
+#[test]
+fn a_script_is_given_the_facts_that_the_recipe_uses_and_it_names() {
+    if !can_build() {
+        return;
+    }
+    let text = "uses = [\"label.role\", \"disk.size\", \"cpu.arch\", \"cpu.model\"]\n\
+                script = '''\n\
+                echo \"$INGOT_LABEL_ROLE|$INGOT_DISK_SIZE|${INGOT_CPU_MODEL:-none}\"\n\
+                env | grep -c ^INGOT_\nexit 42\n'''\n";
+    let recipe = recipe("facts", text);
+    let values = |values: &[u64]| values.iter().map(|n| FactValue::Number(*n)).collect();
+    let word = |text: &str| FactValue::Text(text.to_owned());
+    let facts = [
+        ("label.role", word("a \"quoted\" role")),
+        ("disk.size", FactValue::List(values(&[1, 2]))),
+        ("cpu.arch", word("x86_64")),
+        ("label.other", word("not used")),
+    ];
+    let facts = facts.map(|(path, value)| (path.to_owned(), value)).into();
+    let (result, told) = build_with(&recipe, &Options { facts, ..Options::new(cache()) });
+    assert!(result.is_err());
+    assert_eq!(told.log(), ["a \"quoted\" role|1", "2|none", "2"]);
 }

@@ -75,7 +75,7 @@ pub struct MachineHold {
 ///
 /// Ends a hold by an operator or for a doubtful identity, and forgets the failed attempts of the
 /// machine's last run, so that it is tried again, and what was answered at its console, so that it
-/// is asked again.
+/// is asked again. An image for it whose build failed is built again when a machine asks for it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     ingot machine release m-4f6c20a1")]

@@ -38,15 +38,7 @@ pub async fn build(args: &Build, context: &Context) -> anyhow::Result<()> {
         let reporter = reporter.clone();
         move |p: store_repo::ImportProgress| reporter.bytes(p.done_bytes, Some(p.disk_bytes))
     };
-    let options = ImportOptions {
-        configuration: built.configuration.clone(),
-        provenance: built.provenance.clone(),
-        boot: Some(built.boot.clone()),
-        grow: Some(built.grow),
-        sector_bytes: Some(built.sector_bytes),
-        reference: Some(args.tag.clone()),
-        exact: false,
-    };
+    let options = import_options(&built, &args.tag);
     let stored = repo
         .import(Source::Path(built.path.clone()), options, progress)
         .await
@@ -64,6 +56,19 @@ pub async fn build(args: &Build, context: &Context) -> anyhow::Result<()> {
         return context.out.document(&report);
     }
     context.out.line(made_line(&args.tag, &stored))
+}
+
+/// How what was built is stored.
+pub fn import_options(built: &BuiltImage, reference: &Reference) -> ImportOptions {
+    ImportOptions {
+        configuration: built.configuration.clone(),
+        provenance: built.provenance.clone(),
+        boot: Some(built.boot.clone()),
+        grow: Some(built.grow),
+        sector_bytes: Some(built.sector_bytes),
+        reference: Some(reference.clone()),
+        exact: false,
+    }
 }
 
 fn load(args: &Build) -> anyhow::Result<Recipe> {
@@ -88,7 +93,7 @@ async fn make(
     reporter: Arc<Reporter>,
     context: &Context,
 ) -> anyhow::Result<BuiltImage> {
-    let cache = context.cache_folder()?.join("build");
+    let cache = context.build_folder()?;
     let options = Options { refresh: args.refresh, ..Options::new(cache) };
     let what = format!("cannot build {}", args.tag);
     let build = move || builder::build(&recipe, &options, &|event| report(&reporter, event));

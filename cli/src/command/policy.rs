@@ -1,7 +1,9 @@
 //! `policy check` and `policy why`.
 
+use std::path::Path;
+
 use controller::policy::{BYTES_MAX, Policy};
-use wire::admin::{POLICY, PolicyProblem, QuestionTrace, RuleTrace, WHY, Why};
+use wire::admin::{BuildTrace, POLICY, PolicyProblem, QuestionTrace, RuleTrace, WHY, Why};
 use wire::expr::{Compared, Verdict};
 
 use crate::args::fleet::{PolicyCheck, PolicyWhy};
@@ -12,12 +14,14 @@ use crate::exit::Code;
 use crate::render::human::count;
 use crate::render::words::{answer, fact};
 use crate::render::{Out, Tone};
+use crate::serve::check_recipe;
 
 /// `ingot policy check`. Problems are the result, not a failure to find them.
 pub fn check(args: &PolicyCheck, context: &Context) -> anyhow::Result<Code> {
     let file = args.file.display().to_string();
     let text = config::read(&args.file, "policy", BYTES_MAX as u64)?;
-    let report = Policy::check(&text);
+    let folder = args.file.parent().unwrap_or(Path::new(""));
+    let report = Policy::check(&text, &|recipe| check_recipe(&folder.join(recipe)));
     if context.out.json {
         context.out.document(&report)?;
     } else if report.problems.is_empty() {
@@ -90,7 +94,22 @@ fn rule_lines(rule: &RuleTrace, decides: bool, out: &Out) -> Vec<String> {
         Some(trace) => lines.extend(trace.comparisons.iter().map(|c| comparison_line(c, out))),
         None => lines.push("  always".to_owned()),
     }
+    lines.extend(rule.build.iter().flat_map(|build| build_lines(build, out)));
     lines
+}
+
+/// What the rule's recipe makes for the machine, and whether it is there.
+fn build_lines(build: &BuildTrace, out: &Out) -> Vec<String> {
+    let BuildTrace { configuration, reference, image, standing } = build;
+    let (what, tone) = match image {
+        Some(image) => (format!("{reference} ({}): {standing}", image.short()), Tone::Good),
+        None => (format!("{reference}: {standing}"), Tone::Warn),
+    };
+    vec![
+        format!("  {configuration}"),
+        format!("  key {}", configuration.key),
+        format!("  {}", out.paint(tone, &what)),
+    ]
 }
 
 fn comparison_line(compared: &Compared, out: &Out) -> String {
@@ -114,16 +133,62 @@ fn comparison_line(compared: &Compared, out: &Out) -> String {
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
-    use wire::FactValue;
     use wire::admin::{Answer, AnswerSource};
     use wire::expr::Trace;
+    use wire::{Configuration, Digest, FactValue};
 
     use super::*;
 
     #[test]
     fn the_example_is_right() {
-        let report = Policy::check(include_str!("../../../examples/policy.toml"));
+        let report = Policy::check(include_str!("../../../examples/policy.toml"), &|_| Ok(vec![]));
         assert_eq!((report.rules.len(), report.problems), (4, vec![]));
+    }
+
+    #[test]
+    fn a_recipe_is_shown_with_its_key_and_whether_its_image_is_there() {
+        let facts = [("label.role".to_owned(), Some(FactValue::Text("db".to_owned())))].into();
+        let configuration = Configuration { key: Digest([0xab; 32]), recipe: "web".into(), facts };
+        let reference = configuration.reference();
+        let built = |image, standing: &str| {
+            let standing = standing.to_owned();
+            BuildTrace {
+                configuration: configuration.clone(),
+                reference: reference.clone(),
+                image,
+                standing,
+            }
+        };
+        let rule = |name: &str, matched, build| RuleTrace {
+            name: name.to_owned(),
+            outcome: "recipe web.toml".to_owned(),
+            matched,
+            when: None,
+            build: Some(build),
+        };
+        let why = Why {
+            machine: "m-1".parse().unwrap(),
+            rules: vec![
+                rule("a", false, built(None, "it was not built yet")),
+                rule("b", true, built(Some(Digest([1; 32])), "it is in the store")),
+            ],
+            questions: vec![],
+            winner: Some("b".to_owned()),
+            order: "deploy built/web:abababababab (010101010101)".to_owned(),
+        };
+        expect![[r#"
+            rule a does not match: recipe web.toml
+              always
+              recipe web for label.role "db"
+              key blake3:abababababababababababababababababababababababababababababababab
+              built/web:abababababab: it was not built yet
+            rule b decides: recipe web.toml
+              always
+              recipe web for label.role "db"
+              key blake3:abababababababababababababababababababababababababababababababab
+              built/web:abababababab (010101010101): it is in the store
+            m-1: deploy built/web:abababababab (010101010101)"#]]
+        .assert_eq(&why_lines(&why, &Out::plain()).join("\n"));
     }
 
     #[test]
@@ -143,6 +208,7 @@ mod tests {
             outcome: "gets web:stable".to_owned(),
             matched,
             when,
+            build: None,
         };
         let first = Trace {
             matched: false,

@@ -103,7 +103,7 @@ mod tests {
             error: ingot.toml:1:2: unknown key `zzz`
             1 | [zzz]
               |  ^
-              try: known here: http, store, state, boot, policy, log"#]],
+              try: known here: http, store, state, boot, policy, build, log"#]],
         );
     }
 

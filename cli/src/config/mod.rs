@@ -7,6 +7,7 @@ mod mistake;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -34,6 +35,8 @@ pub struct Config {
     pub boot: Option<Boot>,
     /// Who gets what.
     pub policy: Option<Policy>,
+    /// Images that are built when a machine needs them.
+    pub build: Build,
     /// What the server tells.
     pub log: Log,
 }
@@ -76,6 +79,20 @@ pub struct State {
 pub struct Policy {
     /// The policy's file.
     pub file: PathBuf,
+}
+
+/// `[build]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Build {
+    /// Most builds at a time.
+    pub at_once: NonZeroUsize,
+}
+
+impl Default for Build {
+    fn default() -> Build {
+        Build { at_once: NonZeroUsize::MIN }
+    }
 }
 
 /// `[log]`.
@@ -203,6 +220,7 @@ mod tests {
         let example = parse(EXAMPLE, "example").unwrap();
         let full = parse(&everything(), "example").unwrap();
         assert_eq!((example.http.listen, example.log), (full.http.listen, full.log));
+        assert_eq!(example.build, full.build);
         let (example, full) = (example.boot.unwrap(), full.boot.unwrap());
         let defaults = |boot: &Boot| (boot.lease_secs, boot.tftp, boot.ra);
         assert_eq!(defaults(&example), defaults(&full));

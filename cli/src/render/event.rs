@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wire::admin::LogEntry;
+use wire::admin::{LogEntry, SERVER_BOOT};
 use wire::{EventKind, Outcome, Step};
 
 use super::human::{count, duration, percent, rate, size};
@@ -30,16 +30,21 @@ impl Narrator {
     /// The lines for one entry.
     pub fn tell(&mut self, entry: &LogEntry, out: &Out) -> Vec<String> {
         let mut lines = Vec::new();
+        let server = entry.boot == SERVER_BOOT;
         let boot = (entry.boot.clone(), entry.attempt);
-        if self.boot.as_ref() != Some(&boot) && entry.attempt > 0 {
+        if !server && self.boot.as_ref() != Some(&boot) && entry.attempt > 0 {
             if self.boot.is_some() {
                 lines.push(out.paint(Tone::Warn, &format!("attempt {}", entry.attempt)));
             }
             self.boot = Some(boot);
         }
         if let Some((word, text, tone)) = self.words(&entry.kind) {
-            let secs = format!("{}.{}", entry.uptime_ms / 1000, entry.uptime_ms % 1000 / 100);
-            let time = out.paint(Tone::Dim, &format!("{secs:>7} s"));
+            // The server's own lines have no time since a boot.
+            let (time, word) = match server {
+                true => (String::new(), "server".to_owned()),
+                false => (since_boot(entry.uptime_ms), word),
+            };
+            let time = out.paint(Tone::Dim, &format!("{time:>9}"));
             lines.push(format!("{time}  {word:<9}  {}", out.paint(tone, &text)));
         }
         lines
@@ -70,6 +75,10 @@ impl Narrator {
             EventKind::Log { line } => Some(("agent".to_owned(), line.clone(), Tone::Dim)),
         }
     }
+}
+
+fn since_boot(uptime_ms: u64) -> String {
+    format!("{}.{} s", uptime_ms / 1000, uptime_ms % 1000 / 100)
 }
 
 /// How a step ended, in words.
@@ -144,7 +153,9 @@ mod tests {
             fetch_bytes: 30 << 20,
             requests: 1,
         };
+        let built = EventKind::Log { line: "built for it".to_owned() };
         vec![
+            LogEntry { boot: SERVER_BOOT.to_owned(), ..entry(0, 1, built) },
             entry(150, 1, EventKind::StepStarted { step: Step::Plan }),
             entry(180, 1, planned),
             entry(1000, 1, progress(1 << 20)),
@@ -163,6 +174,7 @@ mod tests {
         let lines: Vec<_> =
             story().iter().flat_map(|entry| narrator.tell(entry, &Out::plain())).collect();
         expect![[r#"
+                       server     built for it
                 0.1 s  plan       begins
                 0.1 s  plan       image 7f7f7f7f7f7f to /dev/vda (QEMU 2.0 GiB): 100.0 MiB of content, 0 B there already, 30.0 MiB to fetch in 1 request
                 1.0 s  transfer     1 %  1.0 MiB of 100.0 MiB

@@ -6,6 +6,7 @@
 
 mod advertise;
 mod boot;
+mod builds;
 mod census;
 mod glue;
 mod health;
@@ -14,6 +15,7 @@ mod interface;
 mod metrics;
 mod parts;
 mod pool;
+mod recipes;
 mod settings;
 
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use crate::context::Context;
 use crate::runtime;
 use crate::{logging, render::Out};
 use parts::Parts;
+pub use recipes::check_recipe;
 use settings::Settings;
 
 /// How long threads may go on after everything was stopped.
@@ -84,10 +87,11 @@ async fn run(settings: &Settings) -> anyhow::Result<()> {
         interface = report.interface,
         "ingot serves"
     );
-    let Parts { listener, db, .. } = parts;
+    let Parts { listener, db, controller, .. } = parts;
     let served = tokio::spawn(http::serve(listener, router, stop.clone()));
     let signal = told_to_stop.await;
     info!(signal, drain_secs = http::DRAIN.as_secs(), "stopping, running transfers may finish");
+    controller.stop_builds();
     stop.cancel();
     let whole =
         served.await.context("the HTTP server ended in the middle; please report this")??;

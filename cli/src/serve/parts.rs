@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use controller::{Controller, Db, Policy, PolicyError, PolicyFile, SystemRandom};
+use controller::{BuildOptions, Controller, Db, Policy, PolicyError, PolicyFile, SystemRandom};
 use ipnet::Ipv4Net;
 use serde::Serialize;
 use store_repo::Repo;
 use tokio::net::TcpListener;
 
 use super::boot::{self, Prepared};
+use super::builds::RecipeBuilder;
 use super::glue::StoreImages;
+use super::recipes::check_recipe;
 use super::settings::Settings;
 use super::{advertise, http, interface};
 use crate::context::place;
@@ -51,7 +53,10 @@ impl Parts {
         })?;
         let images = Arc::new(StoreImages(repo.clone()));
         let random = Arc::new(SystemRandom);
-        let controller = Arc::new(Controller::new(db.clone(), policy, images, random));
+        let builder = Arc::new(RecipeBuilder::new(repo.clone(), settings.build_cache.clone()));
+        let options = BuildOptions { at_once: settings.builds_at_once, ..BuildOptions::default() };
+        let controller = Controller::new(db.clone(), policy, images, random, builder, options);
+        let controller = Arc::new(controller);
         let net = match &settings.boot {
             Some(boot) => Some(interface::address(&boot.interface, boot.address)?),
             None => None,
@@ -147,7 +152,7 @@ fn writable(folder: &Path) -> anyhow::Result<()> {
 
 fn policy(path: Option<&Path>) -> anyhow::Result<PolicyFile> {
     let Some(path) = path else { return Ok(PolicyFile::fixed(Policy::default())) };
-    PolicyFile::open(path).map_err(|error| {
+    PolicyFile::open(path, check_recipe).map_err(|error| {
         let code = match &error {
             PolicyError::Wrong { .. } => Code::Mistake,
             PolicyError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {

@@ -19,6 +19,10 @@ pub struct Settings {
     pub state: PathBuf,
     /// The policy's file.
     pub policy: Option<PathBuf>,
+    /// Folder of what builds use again.
+    pub build_cache: PathBuf,
+    /// Most builds at a time.
+    pub builds_at_once: usize,
     /// Machines that start over the network.
     pub boot: Option<Boot>,
     /// Folder of the boot assets.
@@ -47,6 +51,8 @@ impl Settings {
             store,
             state,
             policy: config.policy.map(|policy| policy.file),
+            build_cache: context.build_folder()?,
+            builds_at_once: config.build.at_once.get(),
             boot: config.boot,
             assets,
         })

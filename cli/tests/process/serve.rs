@@ -28,7 +28,13 @@ struct Server {
 impl Server {
     /// Starts it and waits until it says where it serves.
     fn start(world: &World) -> Server {
+        Server::start_with(world, &[])
+    }
+
+    /// As [`Server::start`], with more arguments.
+    fn start_with(world: &World, more: &[&str]) -> Server {
         let mut command = world.command(["serve", "--config", "ingot.toml"]);
+        command.args(more);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = Vec::new();
@@ -97,6 +103,9 @@ impl Drop for Server {
         let _ = self.child.wait();
     }
 }
+
+const RECIPE: &str = "recipe = 'web'\nuses = ['system.manufacturer']\n\
+                      [base]\ndistro = 'debian/bookworm'\n";
 
 const BOOT: &str = "0123456789abcdef0123456789abcdef";
 
@@ -335,6 +344,44 @@ fn every_mistake_is_found_before_it_serves() {
 }
 
 #[test]
+fn a_build_that_fails_is_told_to_the_machine_and_tried_again_when_that_is_released() {
+    let world = site();
+    world.file("web.toml", RECIPE);
+    world.file("policy.toml", "[[rule]]\nname = 'web'\nrecipe = 'web.toml'\n");
+    // A build wants a folder there.
+    world.file("cache", "");
+    let server = Server::start_with(&world, &["--cache", "cache"]);
+    let ask = |args: &[&str]| -> Value {
+        let args = [&["--server", &server.url, "--json"], args].concat();
+        serde_json::from_str(&world.ok(args)).unwrap()
+    };
+    let failed = || {
+        for _ in 0..500 {
+            let answer = server.check_in("ACME");
+            let Order::Hold(hold) = answer.order else { panic!("{answer:?}") };
+            if hold.reason.contains("could not be built") {
+                return (answer.machine, hold.reason);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("no failure within 25 seconds");
+    };
+    let (machine, reason) = failed();
+    let said = "rule \"web\" wants built/web:";
+    assert!(reason.starts_with(said), "{reason}");
+    assert!(reason.contains("(recipe web for system.manufacturer \"ACME\")"), "{reason}");
+    let why = ask(&["policy", "why", machine.as_str()]);
+    let build = &why["rules"][0]["build"];
+    assert_eq!((&build["recipe"], &build["image"]), (&json!("web"), &Value::Null));
+    assert!(build["standing"].as_str().unwrap().starts_with("its build failed: "), "{build}");
+    ask(&["machine", "release", machine.as_str()]);
+    failed();
+    let log = server.stop();
+    let begins = log.iter().filter(|entry| entry["message"] == "build begins").count();
+    assert_eq!(begins, 2, "{log:#?}");
+}
+
+#[test]
 fn a_policy_is_checked_without_a_server() {
     let world = site();
     assert_eq!(world.ok(["policy", "check", "policy.toml"]), "policy.toml: 1 rule: lab\n");
@@ -343,4 +390,22 @@ fn a_policy_is_checked_without_a_server() {
     assert_eq!(ended.code, 5);
     assert!(ended.stdout.contains("bad.toml:3:9: ") && ended.stdout.contains("cpu.count"));
     world.fails(3, ["policy", "check", "none.toml"]);
+    // Recipes are looked for beside the policy, wherever the command is run.
+    std::fs::create_dir(world.path("site")).unwrap();
+    world.file("site/right.toml", RECIPE);
+    world.file("site/wrong.toml", RECIPE.replace("uses", "use"));
+    let rule = |name: &str| {
+        format!("[[rule]]\nname = '{name}'\nwhen = 'cpu.count > 1'\nrecipe = '{name}.toml'\n")
+    };
+    world.file("site/policy.toml", rule("right"));
+    world.ok(["policy", "check", "site/policy.toml"]);
+    world.file("site/policy.toml", rule("right") + &rule("wrong") + &rule("absent"));
+    let ended = world.run(["policy", "check", "site/policy.toml"]);
+    assert_eq!(ended.code, 5, "{ended:?}");
+    for problem in [
+        "site/policy.toml:8:10: site/wrong.toml:2:1: unknown field `use`",
+        "site/policy.toml:12:10: cannot read the recipe site/absent.toml: No such file",
+    ] {
+        assert!(ended.stdout.contains(problem), "{}", ended.stdout);
+    }
 }

@@ -1,10 +1,10 @@
 //! Boots and events.
 
 use sqlx::QueryBuilder;
-use wire::admin::{LogEntry, UnixMs};
+use wire::admin::{LogEntry, SERVER_BOOT, UnixMs};
 use wire::{Event, EventKind, MachineId, RunId};
 
-use super::{Connection, DbError, from_json, from_sql, parsed, to_json, to_sql};
+use super::{Connection, DbError, from_json, from_sql, machine, parsed, to_json, to_sql};
 
 /// Events in one statement: ten values each, far below what databases allow.
 const ROWS_MAX: usize = 100;
@@ -96,6 +96,31 @@ pub(crate) async fn add(
         query.build().execute(&mut *c).await?;
     }
     Ok(())
+}
+
+/// Adds lines of the server itself to the log of a machine, and of its run
+/// where one is named.
+pub(crate) async fn note(
+    c: &mut Connection,
+    id: &MachineId,
+    run: Option<&RunId>,
+    lines: &[String],
+    now: UnixMs,
+) -> Result<(), DbError> {
+    let Some(mut record) = machine::get(c, id).await? else { return Ok(()) };
+    begin(c, id, SERVER_BOOT, now).await?;
+    let mut last = seq(c, id, SERVER_BOOT).await?;
+    let mut events = Vec::new();
+    for line in lines {
+        last += 1;
+        let kind = EventKind::Log { line: line.clone() };
+        let attempt = u32::from(run.is_some());
+        events.push(Event { seq: last, uptime_ms: 0, run: run.cloned(), attempt, kind });
+    }
+    add(c, id, record.records + 1, SERVER_BOOT, &events, now).await?;
+    put_seq(c, id, SERVER_BOOT, last).await?;
+    record.records += u64::try_from(lines.len()).unwrap_or_default();
+    machine::put(c, &record).await
 }
 
 fn word(kind: &EventKind) -> &'static str {

@@ -1,51 +1,34 @@
 //! The policy file on disk, read again whenever it changes.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use wire::admin::{PolicyProblem, PolicyStatus};
+use wire::admin::{PolicyCheck, PolicyProblem, PolicyStatus};
 
-use super::{BYTES_MAX, Policy};
-
-/// How long a file has to be left alone before it is read: an editor that
-/// writes in place, or a copy, is half there for a moment.
-const SETTLED: Duration = Duration::from_secs(2);
+use super::stamp::Stamp;
+use super::{BYTES_MAX, CheckRecipe, Policy};
 
 /// A policy that follows its file. A file that changes into something wrong
 /// leaves the policy before it in force, and says so.
-#[derive(Debug)]
 pub struct PolicyFile {
     path: PathBuf,
+    recipes: Recipes,
     clock: fn() -> SystemTime,
     loaded: Mutex<Loaded>,
 }
+
+/// The facts that the recipe in a file uses, or what is wrong with it.
+type Recipes = Box<dyn Fn(&Path) -> Result<Vec<String>, String> + Send + Sync>;
 
 #[derive(Debug)]
 struct Loaded {
     policy: Arc<Policy>,
     stamp: Option<Stamp>,
     error: Option<String>,
-}
-
-/// What changes when a file is written or replaced.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    bytes: u64,
-    inode: u64,
-}
-
-impl Stamp {
-    /// Whether the file is left alone. One from the future is a clock that is
-    /// wrong, and no reason to wait for.
-    fn is_settled(&self, now: SystemTime) -> bool {
-        let age = self.modified.and_then(|modified| now.duration_since(modified).ok());
-        age.is_none_or(|age| age >= SETTLED)
-    }
 }
 
 /// Why a policy file is not in force.
@@ -69,6 +52,12 @@ pub enum PolicyError {
     },
 }
 
+impl fmt::Debug for PolicyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 struct Lines<'a> {
     path: &'a Path,
     problems: &'a [PolicyProblem],
@@ -85,22 +74,45 @@ impl fmt::Display for Lines<'_> {
 }
 
 impl PolicyFile {
-    /// Reads a policy file for the first time; it has to be right.
-    pub fn open(path: impl Into<PathBuf>) -> Result<PolicyFile, PolicyError> {
-        PolicyFile::open_with(path.into(), SystemTime::now)
+    /// Reads a policy file for the first time; it has to be right, and so have
+    /// its recipes.
+    pub fn open(
+        path: impl Into<PathBuf>,
+        recipes: impl Fn(&Path) -> Result<Vec<String>, String> + Send + Sync + 'static,
+    ) -> Result<PolicyFile, PolicyError> {
+        PolicyFile::open_with(path.into(), Box::new(recipes), SystemTime::now)
     }
 
-    fn open_with(path: PathBuf, clock: fn() -> SystemTime) -> Result<PolicyFile, PolicyError> {
-        let stamp = stamp(&path);
-        let policy = Arc::new(load(&path)?);
+    fn open_with(
+        path: PathBuf,
+        recipes: Recipes,
+        clock: fn() -> SystemTime,
+    ) -> Result<PolicyFile, PolicyError> {
+        let stamp = Stamp::of(&path);
+        let policy = Arc::new(load(&path, &|recipe| recipes(&beside(&path, recipe)))?);
         let loaded = Loaded { policy, stamp, error: None };
-        Ok(PolicyFile { path, clock, loaded: Mutex::new(loaded) })
+        Ok(PolicyFile { path, recipes, clock, loaded: Mutex::new(loaded) })
     }
 
     /// A policy without a file, which never changes.
     pub fn fixed(policy: Policy) -> PolicyFile {
         let loaded = Loaded { policy: Arc::new(policy), stamp: None, error: None };
-        PolicyFile { path: PathBuf::new(), clock: SystemTime::now, loaded: Mutex::new(loaded) }
+        PolicyFile {
+            path: PathBuf::new(),
+            recipes: Box::new(|_| Ok(Vec::new())),
+            clock: SystemTime::now,
+            loaded: Mutex::new(loaded),
+        }
+    }
+
+    /// Where a recipe is that a rule names.
+    pub fn recipe(&self, recipe: &Path) -> PathBuf {
+        beside(&self.path, recipe)
+    }
+
+    /// What would be wrong with this text in place of the file's.
+    pub fn check(&self, text: &str) -> PolicyCheck {
+        Policy::check(text, &|recipe| (self.recipes)(&self.recipe(recipe)))
     }
 
     /// The policy in force. Reads the file again where it has changed and been
@@ -126,18 +138,29 @@ impl PolicyFile {
             return loaded;
         }
         // Taken before reading: a file written meanwhile is read again next time.
-        let stamp = stamp(&self.path);
+        let stamp = Stamp::of(&self.path);
         let settled = stamp.as_ref().is_none_or(|stamp| stamp.is_settled((self.clock)()));
         if settled && stamp != loaded.stamp {
             loaded.stamp = stamp;
-            match load(&self.path) {
+            let wrong = Cell::new(false);
+            let recipes = |recipe: &Path| {
+                (self.recipes)(&self.recipe(recipe)).inspect_err(|_| wrong.set(true))
+            };
+            let result = load(&self.path, &recipes);
+            if wrong.get() {
+                // It may become right without a change to this file.
+                loaded.stamp = None;
+            }
+            match result {
                 Ok(policy) => {
                     tracing::info!(file = %self.path.display(), rules = policy.rules().len(), "policy read again");
                     (loaded.policy, loaded.error) = (Arc::new(policy), None);
                 }
                 Err(error) => {
                     let error = wire::chain(&error);
-                    tracing::error!(%error, "the policy before it stays in force");
+                    if loaded.error.as_ref() != Some(&error) {
+                        tracing::error!(%error, "the policy before it stays in force");
+                    }
                     loaded.error = Some(error);
                 }
             }
@@ -146,23 +169,27 @@ impl PolicyFile {
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = path.metadata().ok()?;
-    Some(Stamp { modified: metadata.modified().ok(), bytes: metadata.len(), inode: metadata.ino() })
+/// A path that starts at the folder of the policy's file.
+fn beside(policy: &Path, recipe: &Path) -> PathBuf {
+    policy.parent().unwrap_or(Path::new("")).join(recipe)
 }
 
-fn load(path: &Path) -> Result<Policy, PolicyError> {
+fn load(path: &Path, recipes: CheckRecipe<'_>) -> Result<Policy, PolicyError> {
     let unreadable = |source| PolicyError::Read { path: path.to_owned(), source };
     let mut text = String::new();
     // One byte more than allowed is enough to be refused for its length.
     let limit = u64::try_from(BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(limit).read_to_string(&mut text).map_err(unreadable)?;
-    Policy::parse(&text).map_err(|problems| PolicyError::Wrong { path: path.to_owned(), problems })
+    Policy::parse_with(&text, recipes)
+        .map_err(|problems| PolicyError::Wrong { path: path.to_owned(), problems })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::stamp::SETTLED;
     use super::*;
 
     const GOOD: &str = "[[rule]]\nname = 'a'\nhold = 'wait'\n";
@@ -191,7 +218,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");
         write(&path, GOOD);
-        let file = PolicyFile::open_with(path.clone(), clock).unwrap();
+        let file =
+            PolicyFile::open_with(path.clone(), Box::new(|_| Ok(Vec::new())), clock).unwrap();
         // The first half of a policy may be a policy that says something else.
         let half = GOOD.replace("'a'", "'half'");
         write_before(&path, &half, SETTLED - Duration::from_millis(1));
@@ -212,7 +240,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");
         write(&path, GOOD);
-        let file = PolicyFile::open_with(path.clone(), clock).unwrap();
+        let file =
+            PolicyFile::open_with(path.clone(), Box::new(|_| Ok(Vec::new())), clock).unwrap();
         assert_eq!(file.status().rules, ["a"]);
 
         write(&path, "[[rule]]\nname = 'b'\nhold = 4\n");
@@ -232,12 +261,41 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_whose_recipe_is_wrong_is_taken_up_once_that_is_mended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.toml");
+        let recipe = |path: &Path| match path.exists() {
+            true => Ok(Vec::new()),
+            false => Err(format!("{} is not there", path.display())),
+        };
+        let with_recipe = "[[rule]]\nname = 'b'\nrecipe = 'b.toml'\n";
+        write(&path, with_recipe);
+        assert!(PolicyFile::open(&path, recipe).unwrap_err().to_string().contains("b.toml is not"));
+
+        write(&path, GOOD);
+        let file = PolicyFile::open_with(path.clone(), Box::new(recipe), clock).unwrap();
+        write(&path, with_recipe);
+        for _ in 0..2 {
+            let status = file.status();
+            assert_eq!(status.rules, ["a"]);
+            assert!(status.error.unwrap().ends_with("b.toml is not there"));
+        }
+        assert_eq!(file.check(with_recipe).problems.len(), 1);
+        // The recipe appears beside the policy, which itself does not change.
+        write(&dir.path().join("b.toml"), "");
+        assert_eq!((file.status().rules, file.status().error), (vec!["b".to_owned()], None));
+    }
+
+    #[test]
     fn a_first_file_has_to_be_there_and_right() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");
-        assert!(matches!(PolicyFile::open(&path), Err(PolicyError::Read { .. })));
+        assert!(matches!(
+            PolicyFile::open(&path, |_| Ok(Vec::new())),
+            Err(PolicyError::Read { .. })
+        ));
         write(&path, "[[rule]]\n");
-        let error = PolicyFile::open(&path).unwrap_err().to_string();
+        let error = PolicyFile::open(&path, |_| Ok(Vec::new())).unwrap_err().to_string();
         assert!(error.contains("policy.toml:1:1: this rule has no name"), "{error}");
     }
 }

@@ -75,6 +75,16 @@ impl Policy {
         None
     }
 
+    /// The question to ask before all of these facts can be known; none where no
+    /// answer is missing.
+    pub fn unanswered_of<'p>(
+        &self,
+        paths: impl IntoIterator<Item = &'p str>,
+        facts: &Facts,
+    ) -> Option<&Question> {
+        paths.into_iter().find_map(|path| self.open(path, facts))
+    }
+
     /// What has to be asked for this fact to be known. A question's own condition may
     /// depend on the answers to those before it, never to itself or later ones.
     fn open(&self, path: &str, facts: &Facts) -> Option<&Question> {

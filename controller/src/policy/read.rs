@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -10,12 +11,19 @@ use wire::admin::PolicyProblem;
 use wire::expr::{Expr, nearest, position, size};
 use wire::{DiskChoice, Start};
 
-use super::{BYTES_MAX, ImageOutcome, Outcome, Policy, Question, RULES_MAX, Rule};
+use super::{
+    BYTES_MAX, CheckRecipe, ImageOutcome, Missing, Outcome, Policy, Question, RULES_MAX,
+    RecipeOutcome, Rule,
+};
 
 mod question;
 
-const RULE_KEYS: [&str; 7] = ["name", "when", "image", "disk", "start", "hold", "fail"];
+const RULE_KEYS: [&str; 9] =
+    ["name", "when", "image", "recipe", "missing", "disk", "start", "hold", "fail"];
+const OUTCOME_KEYS: [&str; 4] = ["image", "recipe", "hold", "fail"];
 const DISK_KEYS: [&str; 5] = ["serial", "wwid", "model", "size-min", "size-max"];
+const MISSING: [(&str, Missing); 3] =
+    [("build", Missing::Build), ("hold", Missing::Hold), ("fail", Missing::Fail)];
 const STARTS: [(&str, Start); 3] =
     [("kexec", Start::Kexec), ("reboot", Start::Reboot), ("power-off", Start::PowerOff)];
 
@@ -25,8 +33,8 @@ const TEXT_BYTES_MAX: usize = 1024;
 type Value<'a> = Spanned<DeValue<'a>>;
 
 /// What could be read, and what is wrong, in the order of the text.
-pub(super) fn read(text: &str) -> (Policy, Vec<PolicyProblem>) {
-    let mut reader = Reader { text, problems: Vec::new() };
+pub(super) fn read(text: &str, recipes: CheckRecipe<'_>) -> (Policy, Vec<PolicyProblem>) {
+    let mut reader = Reader { text, recipes, problems: Vec::new(), used: Vec::new() };
     let policy = reader.document();
     let mut problems = reader.problems;
     problems.sort_by_key(|problem| (problem.line, problem.column));
@@ -35,7 +43,10 @@ pub(super) fn read(text: &str) -> (Policy, Vec<PolicyProblem>) {
 
 struct Reader<'a> {
     text: &'a str,
+    recipes: CheckRecipe<'a>,
     problems: Vec<PolicyProblem>,
+    /// The facts that recipes use, and where rules name these.
+    used: Vec<(Range<usize>, Vec<String>)>,
 }
 
 impl Reader<'_> {
@@ -70,6 +81,7 @@ impl Reader<'_> {
                 }
             },
         };
+        self.recipes_asked(&questions);
         self.all_used(&document, &questions, &rules);
         Policy { rules, questions }
     }
@@ -128,23 +140,32 @@ impl Reader<'_> {
 
     fn outcome(&mut self, span: Range<usize>, table: &DeTable<'_>) -> Option<Outcome> {
         let given: Vec<_> =
-            ["image", "hold", "fail"].into_iter().filter(|key| table.contains_key(*key)).collect();
+            OUTCOME_KEYS.into_iter().filter(|key| table.contains_key(*key)).collect();
         let [key] = given[..] else {
             let message = match given.is_empty() {
-                true => "this rule says nothing: add one of image, hold or fail".to_owned(),
+                true => "this rule says nothing: add one of image, recipe, hold or fail".to_owned(),
                 false => format!("this rule has {}: leave only one", given.join(" and ")),
             };
             self.problem(span, message);
             return None;
         };
         let value = table.get(key)?;
-        if key == "image" {
-            return self.image(value, table).map(Outcome::Image);
-        }
-        for only in ["disk", "start"] {
-            if let Some(value) = table.get(only) {
-                self.problem(value.span(), format!("{only} goes with image, not with {key}"));
+        let only: &[(&str, &str)] = match key {
+            "recipe" => &[],
+            "image" => &[("missing", "recipe")],
+            _ => {
+                &[("missing", "recipe"), ("disk", "image or recipe"), ("start", "image or recipe")]
             }
+        };
+        for (only, with) in only {
+            if let Some(value) = table.get(*only) {
+                self.problem(value.span(), format!("{only} goes with {with}, not with {key}"));
+            }
+        }
+        match key {
+            "image" => return self.image(value, table).map(Outcome::Image),
+            "recipe" => return self.recipe(value, table).map(Outcome::Recipe),
+            _ => {}
         }
         let reason = self.string(value, key)?;
         Some(if key == "hold" { Outcome::Hold(reason) } else { Outcome::Fail(reason) })
@@ -158,19 +179,44 @@ impl Reader<'_> {
                 None
             }
         });
-        let disk = table.get("disk").map_or(Some(DiskChoice::default()), |disk| self.disk(disk));
-        let start = table.get("start").map_or(Some(Start::default()), |start| self.start(start));
+        let (disk, start) = self.disk_and_start(table);
         Some(ImageOutcome { reference: reference?, disk: disk?, start: start? })
     }
 
-    fn start(&mut self, value: &Value<'_>) -> Option<Start> {
-        let text = self.string(value, "start")?;
-        let start = STARTS.iter().find(|(name, _)| *name == text).map(|(_, start)| *start);
-        if start.is_none() {
-            let names = STARTS.map(|(name, _)| name).join(", ");
-            self.problem(value.span(), format!("start is one of {names}, not {text:?}"));
+    fn recipe(&mut self, value: &Value<'_>, table: &DeTable<'_>) -> Option<RecipeOutcome> {
+        let recipe = self.string(value, "recipe").map(PathBuf::from);
+        match recipe.as_ref().map(|recipe| (self.recipes)(recipe)) {
+            Some(Ok(used)) => self.used.push((value.span(), used)),
+            Some(Err(message)) => self.problem(value.span(), message),
+            None => {}
         }
-        start
+        let missing = match table.get("missing") {
+            Some(value) => self.word(value, "missing", &MISSING),
+            None => Some(Missing::default()),
+        };
+        let (disk, start) = self.disk_and_start(table);
+        Some(RecipeOutcome { recipe: recipe?, missing: missing?, disk: disk?, start: start? })
+    }
+
+    fn disk_and_start(&mut self, table: &DeTable<'_>) -> (Option<DiskChoice>, Option<Start>) {
+        let disk = table.get("disk").map_or(Some(DiskChoice::default()), |disk| self.disk(disk));
+        let start = match table.get("start") {
+            Some(value) => self.word(value, "start", &STARTS),
+            None => Some(Start::default()),
+        };
+        (disk, start)
+    }
+
+    /// One of a few words.
+    fn word<T: Copy>(&mut self, value: &Value<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
+        let text = self.string(value, key)?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        if found.is_none() {
+            let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            let message = format!("{key} is one of {}, not {text:?}", known.join(", "));
+            self.problem(value.span(), message);
+        }
+        found
     }
 
     fn disk(&mut self, value: &Value<'_>) -> Option<DiskChoice> {

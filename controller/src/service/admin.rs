@@ -90,7 +90,8 @@ impl Controller {
     }
 
     /// Ends a hold, and forgets the failed attempts of the last run and what was
-    /// answered at the console: the machine begins anew at its next check-in.
+    /// answered at the console: the machine begins anew at its next check-in. An
+    /// image for it that could not be built is built again when it is asked for.
     pub async fn release(
         &self,
         id: &MachineId,
@@ -99,6 +100,8 @@ impl Controller {
         let mut transaction = self.db.write().await?;
         let c = &mut *transaction;
         let mut record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
+        // What it would get follows from its answers: those are forgotten next.
+        let facts = record.facts();
         record.held = None;
         record.answers.clear();
         if record.state == MachineState::Held {
@@ -111,6 +114,7 @@ impl Controller {
         machine::put(c, &record).await?;
         let detail = detail(c, record).await?;
         transaction.commit().await?;
+        self.forgive_build(id, &facts).await?;
         Ok(detail)
     }
 
@@ -220,9 +224,11 @@ impl Controller {
         let policy = self.policy.current();
         let facts = record.facts();
         let wanted = self.wanted(&policy, &facts).await?;
+        let mut rules = policy.why(&facts);
+        self.trace_builds(&policy, &facts, &mut rules).await?;
         Ok(Why {
             machine: id.clone(),
-            rules: policy.why(&facts),
+            rules,
             questions: policy.why_asked(&facts, &record.answers),
             winner: policy.decide(&facts).map(|rule| rule.name.clone()),
             order: order(&record, run.as_ref(), &wanted),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use wire::admin::{MachineState, UnixMs};
 use wire::api::{CheckIn, CheckedIn};
-use wire::{AskOrder, HoldOrder, Inventory, MachineId, Order};
+use wire::{AskOrder, Configuration, HoldOrder, Inventory, MachineId, Order};
 
-use super::{Controller, ControllerError, apply};
+use super::{Controller, ControllerError, Decision, apply};
 use crate::db::machine::{Machine, facts};
 use crate::db::{Connection, DbError, event, machine, parsed, run};
 use crate::identity::{Fingerprint, Recognised, fingerprint, recognise};
@@ -16,14 +16,6 @@ use crate::state::{HOLD_RETRY_SECS, Recorded, Report, Wanted, reconcile};
 
 /// How often an operator may change a machine's labels while it checks in.
 const TRIES: usize = 5;
-
-/// What the policy says of a machine, and what it was told before it said so.
-struct Decided<'a> {
-    wanted: Wanted,
-    answers: Answers,
-    /// What it has to be told first.
-    question: Option<&'a Question>,
-}
 
 /// What was recorded of whoever checks in.
 struct Sighting {
@@ -42,12 +34,32 @@ impl Sighting {
         self.machine.as_ref().map(|machine| machine.answers.clone()).unwrap_or_default()
     }
 
+    /// Whether it waits whatever the policy says, so that nothing is made for it.
+    fn is_held(&self) -> bool {
+        match &self.machine {
+            Some(machine) => machine.held.is_some(),
+            None => matches!(self.recognised, Recognised::Doubtful(_)),
+        }
+    }
+
     /// Whether the policy would see the same.
     fn is_as(&self, other: &Sighting) -> bool {
         self.recognised == other.recognised
             && self.labels() == other.labels()
             && self.answers() == other.answers()
     }
+}
+
+/// What a machine that checks in is told, and what the policy was told before.
+struct Verdict<'a> {
+    answers: Answers,
+    /// What the policy has to be told first.
+    question: Option<&'a Question>,
+    wanted: Wanted,
+    /// What the log of a run that begins with it says first.
+    note: Option<String>,
+    /// The build that it waits for.
+    waits_for: Option<Configuration>,
 }
 
 impl Controller {
@@ -71,13 +83,47 @@ impl Controller {
             let before = sighting(&mut *self.db.read().await?, &fingerprint).await?;
             let answers = policy.answered(before.answers(), &asked.answers, now);
             let facts = facts(&asked.inventory, &before.labels(), &answers);
-            let wanted = self.wanted(&policy, &facts).await?;
-            let decided = Decided { wanted, answers, question: policy.unanswered(&facts) };
-            if let Some(answer) = self.answer(asked, &fingerprint, &before, decided, now).await? {
-                return Ok(answer);
+            let decision = self.decide(&policy, &facts).await?;
+            let verdict = self.verdict(decision, answers, &before, now);
+            let answer = self.answer(asked, &fingerprint, &before, &verdict, now).await?;
+            let Some(answer) = answer else { continue };
+            match verdict.waits_for {
+                Some(build) => self.builds.watch(&build, &answer.machine, now).await?,
+                None => self.builds.leave(&answer.machine),
             }
+            return Ok(answer);
         }
         Err(ControllerError::Busy)
+    }
+
+    /// From what the policy says to what a machine is told. An image that was
+    /// not made yet is asked for, unless the machine is held.
+    fn verdict<'a>(
+        &self,
+        decision: Decision<'a>,
+        answers: Answers,
+        before: &Sighting,
+        now: UnixMs,
+    ) -> Verdict<'a> {
+        match decision {
+            Decision::Settled { wanted, note } => {
+                Verdict { answers, question: None, wanted, note, waits_for: None }
+            }
+            Decision::Open(question) => {
+                let wanted = Wanted::Hold(waits_for_answer(question));
+                Verdict { answers, question: Some(question), wanted, note: None, waits_for: None }
+            }
+            Decision::Unbuilt { rule, plan } => {
+                let configuration = plan.configuration().clone();
+                let waits = !before.is_held();
+                if waits {
+                    self.builds.ask(plan, now);
+                }
+                let wanted = self.unbuilt(&rule, &configuration);
+                let waits_for = waits.then_some(configuration);
+                Verdict { answers, question: None, wanted, note: None, waits_for }
+            }
+        }
     }
 
     /// Records and answers, unless the record has changed since it was looked at.
@@ -86,7 +132,7 @@ impl Controller {
         asked: &CheckIn,
         fingerprint: &Fingerprint,
         before: &Sighting,
-        decided: Decided<'_>,
+        verdict: &Verdict<'_>,
         now: UnixMs,
     ) -> Result<Option<CheckedIn>, ControllerError> {
         let mut transaction = self.db.write().await?;
@@ -100,7 +146,7 @@ impl Controller {
             Some(machine) => machine,
             None => self.enrol(&sighting.recognised, now)?,
         };
-        record.answers = decided.answers;
+        record.answers = verdict.answers.clone();
         record.inventory = asked.inventory.clone();
         record.agent = asked.agent.clone();
         record.last_seen = now;
@@ -114,7 +160,7 @@ impl Controller {
             Report::CheckIn {
                 boot: &asked.boot,
                 disks: &asked.inventory.disks,
-                wanted: &decided.wanted,
+                wanted: &verdict.wanted,
                 fresh: &fresh,
             },
             now,
@@ -129,7 +175,7 @@ impl Controller {
             order = changes.order.clone();
         }
         // A machine that waits for something else need not ask anybody.
-        let question = decided.question.filter(|_| record.held.is_none());
+        let question = verdict.question.filter(|_| record.held.is_none());
         if let Some(ask) = question.and_then(|question| to_ask(question, asked)) {
             order = Some(Order::Ask(ask));
         }
@@ -138,6 +184,11 @@ impl Controller {
             machine::put_identifiers(c, &record.id, fingerprint).await?;
         }
         event::begin(c, &record.id, &asked.boot, now).await?;
+        if let (Some(note), Some(id)) =
+            (&verdict.note, record.run.as_ref().filter(|id| **id == fresh))
+        {
+            event::note(c, &record.id, Some(id), std::slice::from_ref(note), now).await?;
+        }
         transaction.commit().await?;
 
         if let Some(changes) = &changes {

@@ -43,7 +43,7 @@ when = 'answer.role == "db"'
 image = "base:1"
 "#;
 
-fn asked(answer: &CheckedIn) -> AskOrder {
+pub fn asked(answer: &CheckedIn) -> AskOrder {
     match &answer.order {
         Order::Ask(ask) => ask.clone(),
         other => panic!("expected a question, got {other:?}"),
@@ -55,7 +55,12 @@ fn told(name: &str, answer: Option<&str>) -> BTreeMap<String, Option<String>> {
 }
 
 /// Checks in with these answers, as an agent does once.
-async fn tell(world: &mut World, agent: &mut Agent, name: &str, told_: Option<&str>) -> CheckedIn {
+pub async fn tell(
+    world: &mut World,
+    agent: &mut Agent,
+    name: &str,
+    told_: Option<&str>,
+) -> CheckedIn {
     agent.answers = told(name, told_);
     let answer = world.check_in(agent).await;
     agent.answers.clear();
@@ -205,6 +210,18 @@ fn problems(text: &str) -> String {
         Ok(_) => "none".to_owned(),
         Err(problems) => problems.iter().map(line).collect::<Vec<_>>().join("\n"),
     }
+}
+
+#[test]
+fn what_a_recipe_uses_is_asked_for_and_has_to_be() {
+    let recipe = |_: &std::path::Path| Ok(vec!["answer.role".to_owned(), "cpu.arch".to_owned()]);
+    let rule = "[[rule]]\nname = 'r'\nrecipe = 'web.toml'\n";
+    let problems = Policy::check(rule, &recipe).problems;
+    let seen: Vec<_> = problems.iter().map(|p| (p.line, p.column, p.message.as_str())).collect();
+    assert_eq!(seen, [(3, 10, "a question named \"role\" is needed for answer.role")]);
+    let asked = format!("[[question]]\nname = 'role'\ntext = 'Which?'\n{rule}");
+    assert_eq!(Policy::check(&asked, &recipe).problems, []);
+    assert_eq!(Policy::check(&asked, &|_| Ok(vec![])).problems.len(), 1, "never asked");
 }
 
 #[test]

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use controller::{Controller, Db, Images, Policy, PolicyFile, Random, Resolving};
+use controller::{BuildOptions, Controller, Db, Images, Policy, PolicyFile, Random, Resolving};
 use wire::api::{CheckIn, CheckedIn, EventBatch, EventsSeen};
 use wire::{
     DeployOrder, Digest, Disk, Event, EventKind, Inventory, MachineId, Nic, Order, Outcome,
     Receipt, ReceiptState, Reference, Step, System,
 };
+
+use crate::workshop::Workshop;
 
 /// The images that a test's store has, by their names.
 #[derive(Default)]
@@ -41,12 +44,16 @@ impl Random for Counter {
 pub struct World {
     pub dir: tempfile::TempDir,
     pub images: Arc<Table>,
+    pub workshop: Workshop,
     random: Arc<Counter>,
     policy: Policy,
     pub controller: Arc<Controller>,
     db: Db,
     pub now: u64,
 }
+
+/// Builds that run at a time.
+pub const AT_ONCE: usize = 2;
 
 pub const POLICY: &str = r#"
 [[rule]]
@@ -88,9 +95,11 @@ impl World {
             images.0.lock().unwrap().insert(name.to_owned(), Digest([number; 32]));
         }
         let random = Arc::new(Counter::default());
+        let workshop = Workshop::new(images.clone());
         let policy = Policy::parse(policy).unwrap();
-        let (db, controller) = start(dir.path().join("c.db"), &policy, &images, &random).await;
-        World { dir, images, random, policy, controller, db, now: 1000 }
+        let path = dir.path().join("c.db");
+        let (db, controller) = start(path, &policy, &images, &random, &workshop).await;
+        World { dir, images, workshop, random, policy, controller, db, now: 1000 }
     }
 
     /// Stops the controller and starts another on the same records.
@@ -103,7 +112,15 @@ impl World {
         self.db.close().await;
         let path = self.dir.path().join("c.db");
         happens(&path);
-        (self.db, self.controller) = start(path, &self.policy, &self.images, &self.random).await;
+        self.workshop.stop();
+        (self.db, self.controller) =
+            start(path, &self.policy, &self.images, &self.random, &self.workshop).await;
+    }
+
+    /// Stops the controller and starts another that has this policy.
+    pub async fn restart_with(&mut self, policy: &str) {
+        self.policy = Policy::parse(policy).unwrap();
+        self.restart().await;
     }
 
     pub async fn check_in(&mut self, agent: &mut Agent) -> CheckedIn {
@@ -136,10 +153,14 @@ async fn start(
     policy: &Policy,
     images: &Arc<Table>,
     random: &Arc<Counter>,
+    workshop: &Workshop,
 ) -> (Db, Arc<Controller>) {
     let db = Db::open(&path).await.unwrap();
     let policy = PolicyFile::fixed(policy.clone());
-    let controller = Controller::new(db.clone(), policy, images.clone(), random.clone());
+    let (images, random) = (images.clone(), random.clone());
+    let workshop = Arc::new(workshop.clone());
+    let options = BuildOptions { at_once: AT_ONCE, settle: Duration::ZERO };
+    let controller = Controller::new(db.clone(), policy, images, random, workshop, options);
     (db, Arc::new(controller))
 }
 

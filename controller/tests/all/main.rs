@@ -8,6 +8,8 @@
 
 mod answers;
 mod api;
+mod asked_builds;
+mod builds;
 mod common;
 mod identity;
 mod log;
@@ -15,3 +17,4 @@ mod lost;
 mod policy;
 mod restart;
 mod runs;
+mod workshop;

@@ -1,7 +1,7 @@
 //! Policy files, right and wrong.
 
 use controller::Policy;
-use controller::policy::Outcome;
+use controller::policy::{Missing, Outcome, RecipeOutcome};
 use wire::{DiskChoice, FactValue, Facts, Start};
 
 fn facts(pairs: &[(&str, &str)]) -> Facts {
@@ -102,7 +102,10 @@ fn every_problem_is_told_with_its_place_and_what_is_allowed() {
             "[[rules]]\n",
             "1:3: unknown key \"rules\": did you mean rule? a policy has rule, question",
         ),
-        ("[[rule]]\nname = 'a'", "1:1: this rule says nothing: add one of image, hold or fail"),
+        (
+            "[[rule]]\nname = 'a'",
+            "1:1: this rule says nothing: add one of image, recipe, hold or fail",
+        ),
         ("[[rule]]\nhold = 'x'", "1:1: this rule has no name: add name = \"…\""),
         ("[[rule]]\nname = ''\nhold = 'x'", "2:8: name is empty"),
         ("[[rule]]\nname = 4\nhold = 'x'", "2:8: name is a text in quotes, not integer"),
@@ -116,15 +119,28 @@ fn every_problem_is_told_with_its_place_and_what_is_allowed() {
         ),
         (
             "[[rule]]\nname = 'a'\nimgae = 'x'\nhold = 'x'",
-            "3:1: unknown key \"imgae\": did you mean image? a rule has name, when, image, disk, start, hold, fail",
+            "3:1: unknown key \"imgae\": did you mean image? a rule has name, when, image, recipe, missing, disk, start, hold, fail",
         ),
         (
-            "[[rule]]\nname = 'a'\nrecipe = 'x'\nhold = 'x'",
-            "3:1: unknown key \"recipe\": a rule has name, when, image, disk, start, hold, fail",
+            "[[rule]]\nname = 'a'\nscript = 'x'\nhold = 'x'",
+            "3:1: unknown key \"script\": a rule has name, when, image, recipe, missing, disk, start, hold, fail",
         ),
         (
             "[[rule]]\nname = 'a'\nhold = 'x'\nstart = 'kexec'",
-            "4:9: start goes with image, not with hold",
+            "4:9: start goes with image or recipe, not with hold",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nimage = 'x'\nmissing = 'hold'",
+            "4:11: missing goes with recipe, not with image",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nrecipe = 'x.toml'\nmissing = 'wait'",
+            "4:11: missing is one of build, hold, fail, not \"wait\"",
+        ),
+        ("[[rule]]\nname = 'a'\nrecipe = 4", "3:10: recipe is a text in quotes, not integer"),
+        (
+            "[[rule]]\nname = 'a'\nrecipe = 'x.toml'\nimage = 'x'",
+            "1:1: this rule has image and recipe: leave only one",
         ),
         (
             "[[rule]]\nname = 'a'\nimage = 'x'\nstart = 'now'",
@@ -201,6 +217,45 @@ fn every_problem_is_told_with_its_place_and_what_is_allowed() {
 }
 
 #[test]
+fn a_rule_may_name_a_recipe_with_all_that_goes_with_an_image() {
+    let policy = Policy::parse(
+        "[[rule]]\nname = 'a'\nwhen = 'cpu.count == 1'\nrecipe = 'recipes/a.toml'\n\
+         [[rule]]\nname = 'b'\nrecipe = '/b.toml'\nmissing = 'fail'\nstart = 'reboot'\n\
+         disk = { model = 'x' }\n",
+    )
+    .unwrap();
+    let outcomes: Vec<_> = policy.rules().iter().map(|rule| rule.outcome.clone()).collect();
+    let plain = RecipeOutcome {
+        recipe: "recipes/a.toml".into(),
+        missing: Missing::Build,
+        disk: DiskChoice::default(),
+        start: Start::Kexec,
+    };
+    let full = RecipeOutcome {
+        recipe: "/b.toml".into(),
+        missing: Missing::Fail,
+        disk: DiskChoice { model: Some("x".into()), ..DiskChoice::default() },
+        start: Start::Reboot,
+    };
+    assert_eq!(outcomes[0].to_string(), "recipe recipes/a.toml");
+    assert_eq!(outcomes, [Outcome::Recipe(plain), Outcome::Recipe(full)]);
+}
+
+#[test]
+fn a_wrong_recipe_is_a_problem_of_the_rule_that_names_it() {
+    let text = "[[rule]]\nname = 'a'\nwhen = 'cpu.count == 1'\nrecipe = 'right.toml'\n\
+                [[rule]]\nname = 'b'\nrecipe = 'wrong.toml'\n";
+    let recipes = |path: &std::path::Path| match path.to_str() {
+        Some("right.toml") => Ok(vec![]),
+        _ => Err(format!("{}:3:7: unknown field", path.display())),
+    };
+    let problems = Policy::check(text, &recipes).problems;
+    let seen: Vec<_> = problems.iter().map(|p| (p.line, p.column, p.message.as_str())).collect();
+    assert_eq!(seen, [(7, 10, "wrong.toml:3:7: unknown field")]);
+    assert_eq!(Policy::parse_with(text, &recipes), Err(problems));
+}
+
+#[test]
 fn limits_are_kept() {
     let rules = |n: usize| -> String {
         (0..n)
@@ -224,11 +279,11 @@ proptest::proptest! {
 
     #[test]
     fn no_values_panic(
-        key in "name|when|image|disk|start|hold|fail|x",
+        key in "name|when|image|recipe|missing|disk|start|hold|fail|x",
         value in r#"[0-9]{1,3}|"[a-z= "\\]{0,8}"|\{ *\}|\[\]|true|'[^']{0,8}'"#,
     ) {
         let text = format!("[[rule]]\n{key} = {value}\n");
-        for problem in Policy::check(&text).problems {
+        for problem in Policy::check(&text, &|_| Ok(vec![])).problems {
             proptest::prop_assert!(problem.line >= 1 && problem.column >= 1);
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Needs root, for namespaces and TAP devices.
 
+mod demand;
 mod fleet;
 mod install;
 mod serve;

@@ -103,6 +103,11 @@ pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, known)| known)
 }
 
+/// The kind of a fact, or why nothing has this path.
+pub fn known(path: &str) -> Result<Kind, String> {
+    kind(path).ok_or_else(|| unknown(path))
+}
+
 fn kind(path: &str) -> Option<Kind> {
     if path.starts_with("label.") || path.starts_with("answer.") {
         return Some(Kind::Text);

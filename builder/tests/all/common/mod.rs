@@ -69,8 +69,13 @@ impl Told {
 
 /// Builds with a cache folder and remembers what was told.
 pub fn build_in(recipe: &Recipe, cache: PathBuf) -> (Result<BuiltImage, BuildError>, Told) {
+    build_with(recipe, &Options::new(cache))
+}
+
+/// Builds with these options and remembers what was told.
+pub fn build_with(recipe: &Recipe, options: &Options) -> (Result<BuiltImage, BuildError>, Told) {
     let told = Told::default();
-    let result = builder::build(recipe, &Options::new(cache), &|event| {
+    let result = builder::build(recipe, options, &|event| {
         if let Event::Ended { stage, outcome, elapsed } = &event {
             eprintln!("{stage}: {outcome:?} after {:.1} s", elapsed.as_secs_f64());
         }

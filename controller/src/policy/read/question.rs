@@ -154,7 +154,16 @@ impl Reader<'_> {
         }
     }
 
-    /// A question that no rule and no other question refers to would never be asked.
+    /// So does every answer that a recipe uses.
+    pub(super) fn recipes_asked(&mut self, questions: &[Question]) {
+        for (span, used) in self.used.clone() {
+            let paths = used.iter().map(String::as_str).collect();
+            self.only_asked(span, paths, questions, "a question");
+        }
+    }
+
+    /// A question that no rule, no recipe and no other question refers to would
+    /// never be asked.
     pub(super) fn all_used(
         &mut self,
         document: &DeTable<'_>,
@@ -163,13 +172,15 @@ impl Reader<'_> {
     ) {
         let whens = rules.iter().filter_map(|rule| rule.when.as_ref());
         let whens = whens.chain(questions.iter().filter_map(|question| question.when.as_ref()));
-        let used: Vec<_> = whens.flat_map(|when| when.paths()).filter_map(asked_by).collect();
+        let recipes = self.used.iter().flat_map(|(_, paths)| paths.iter().map(String::as_str));
+        let paths = whens.flat_map(|when| when.paths()).chain(recipes);
+        let used: Vec<_> = paths.filter_map(asked_by).map(str::to_owned).collect();
         let span = document.get("question").map_or(0..0, |value| value.span());
         // A rule that could not be read may be the one that refers to it.
         if !self.problems.is_empty() {
             return;
         }
-        for question in questions.iter().filter(|q| !used.contains(&q.ask.name.as_str())) {
+        for question in questions.iter().filter(|q| !used.contains(&q.ask.name)) {
             let name = &question.ask.name;
             let message = format!(
                 "question {name:?} is never asked: no rule refers to answer.{name}, as in \
