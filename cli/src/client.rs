@@ -62,6 +62,18 @@ impl Server {
         self.answer(&url, answered).with_context(|| format!("cannot change {what}"))
     }
 
+    /// Asks what takes a body to ask; `what` is the answer's name in messages.
+    pub fn pose<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let url = format!("{}{path}", self.base);
+        let answered = self.agent.post(&url).send_json(body);
+        self.answer(&url, answered).with_context(|| format!("cannot get {what}"))
+    }
+
     fn answer<T: DeserializeOwned>(
         &self,
         url: &str,

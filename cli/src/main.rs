@@ -78,6 +78,8 @@ fn run(command: &Command, context: &Context) -> anyhow::Result<Code> {
             return command::policy::check(args, context);
         }
         Command::Policy(fleet::Policy::Why(args)) => command::policy::why(args, context)?,
+        Command::Policy(fleet::Policy::DryRun(args)) => command::dry_run::dry_run(args, context)?,
+        Command::Policy(fleet::Policy::Diff(args)) => command::dry_run::diff(args, context)?,
         Command::Completions(args) => command::meta::completions(args, context)?,
         Command::Man(args) => command::meta::man(args, context)?,
     }

@@ -11,14 +11,15 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use serde::Deserialize;
 use wire::admin::{
-    CHECK, HOLD, HoldRequest, LABELS, LIST_MAX, LOG, LOG_WAIT_SECS_MAX, LabelChange, LogPage,
-    MACHINES, MachineDetail, MachineList, POLICY, PolicyCheck, PolicyStatus, RELEASE, RUNS,
-    RunDetail, RunList, UnixMs, WHY, Why,
+    CHECK, DRY_RUN, DryRun, DryRunRequest, HOLD, HoldRequest, LABELS, LIST_MAX, LOG,
+    LOG_WAIT_SECS_MAX, LabelChange, LogPage, MACHINES, MachineDetail, MachineList, POLICY,
+    PolicyCheck, PolicyStatus, RELEASE, RUNS, RunDetail, RunList, UnixMs, WHY, Why,
 };
 use wire::api::{CHECK_IN, CheckIn, CheckedIn, EVENTS, EventBatch, EventsSeen};
 use wire::{MachineId, RunId};
 
 use crate::limits::{CHECK_IN_BYTES_MAX, EVENTS_BYTES_MAX};
+use crate::policy;
 use crate::service::Controller;
 use body::{Failure, Id, Json, Query, Text};
 
@@ -48,6 +49,7 @@ pub fn router(controller: Arc<Controller>, clock: fn() -> UnixMs) -> Router {
         .route(&format!("{run}{LOG}"), get(run_log))
         .route(POLICY, get(policy_status))
         .route(&format!("{POLICY}{CHECK}"), post(policy_check))
+        .route(&format!("{POLICY}{DRY_RUN}"), post(dry_run))
         .route(&format!("{POLICY}{WHY}/{{id}}"), get(why))
         .with_state(App { controller, clock })
 }
@@ -171,6 +173,16 @@ async fn policy_status(State(app): State<App>) -> Json<PolicyStatus> {
 
 async fn policy_check(State(app): State<App>, Text(text): Text) -> Json<PolicyCheck> {
     Json(app.controller.policy().check(&text))
+}
+
+/// Two policies, as JSON writes them.
+const DRY_RUN_BYTES_MAX: usize = 4 * policy::BYTES_MAX;
+
+async fn dry_run(
+    State(app): State<App>,
+    Json(request): Json<DryRunRequest, DRY_RUN_BYTES_MAX>,
+) -> Answer<DryRun> {
+    app.answer(app.controller.dry_run(&request).await)
 }
 
 async fn why(State(app): State<App>, Id(id): Id<MachineId>) -> Answer<Why> {

@@ -4,6 +4,7 @@
 mod admin;
 mod boot;
 mod check_in;
+mod dry_run;
 mod events;
 mod recipe;
 mod steps;

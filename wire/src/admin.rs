@@ -50,6 +50,9 @@ pub const CHECK: &str = "/check";
 /// `GET` [`POLICY`] + this + `/{machine id}`: [`Why`].
 pub const WHY: &str = "/why";
 
+/// `POST` to [`POLICY`] + this, [`DryRunRequest`]: [`DryRun`]. Nothing changes.
+pub const DRY_RUN: &str = "/dry-run";
+
 /// Longest wait for a log entry, in seconds: below what proxies cut off.
 pub const LOG_WAIT_SECS_MAX: u32 = 25;
 
@@ -383,6 +386,55 @@ pub struct Why {
     /// What the machine is told, in words, with all that the policy does not
     /// know: holds, failed attempts, images that the store lacks.
     pub order: String,
+}
+
+/// What would policies say of the machines on record?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DryRunRequest {
+    /// Text of a policy file.
+    pub policy: String,
+    /// Text of the policy file to compare it with; where absent, the policy that
+    /// is in force.
+    #[serde(default)]
+    pub instead_of: Option<String>,
+    /// Machines behind this one: [`DryRun::next`] of the answer before.
+    #[serde(default)]
+    pub after: Option<MachineId>,
+}
+
+/// A page of machines with what two policies say of them, in the order of their
+/// ids: by their facts as last reported, their labels and their answers. Holds,
+/// and what a recipe would have to build first, are not looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DryRun {
+    /// The machines.
+    pub machines: Vec<DryRunMachine>,
+    /// Where there are more: the last one of these.
+    pub next: Option<MachineId>,
+}
+
+/// A machine, and what two policies say of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DryRunMachine {
+    /// The machine.
+    pub machine: MachineId,
+    /// What the other policy says; nothing where no rule matches.
+    pub before: Option<Ruling>,
+    /// What the policy says that was given.
+    pub after: Option<Ruling>,
+}
+
+/// The rule that decides about a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ruling {
+    /// Its name.
+    pub rule: String,
+    /// What it says, in words.
+    pub outcome: String,
+    /// What else decides how an image is put on the machine: its disk, how it is
+    /// started, what to do where it is not built yet. Empty where nothing does.
+    pub how: String,
 }
 
 /// How one rule came out.

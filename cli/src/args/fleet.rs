@@ -144,6 +144,8 @@ pub struct RunLogs {
 pub enum Policy {
     Check(PolicyCheck),
     Why(PolicyWhy),
+    DryRun(PolicyDryRun),
+    Diff(PolicyDiff),
 }
 
 /// Check a policy file for mistakes
@@ -156,6 +158,38 @@ pub enum Policy {
 pub struct PolicyCheck {
     /// Policy (TOML)
     pub file: PathBuf,
+}
+
+/// Show what a policy would say of the machines
+///
+/// Holds the policy in a file against every machine on record and compares with the policy in
+/// force: which machines another rule would decide about, or the same rule differently. Nothing
+/// changes.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot policy dry-run policy.toml")]
+pub struct PolicyDryRun {
+    /// Policy (TOML)
+    pub file: PathBuf,
+    /// List machines for which nothing would change, too
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Show for which machines two policies differ
+///
+/// As dry-run, but compares two files: the policy in force counts for nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot policy diff policy.toml policy-new.toml")]
+pub struct PolicyDiff {
+    /// Policy to compare with (TOML)
+    pub old: PathBuf,
+    /// Policy (TOML)
+    pub new: PathBuf,
+    /// List machines for which they say the same, too
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// Explain what the policy decides for a machine

@@ -4,6 +4,7 @@ pub mod boot;
 pub mod build;
 pub mod check;
 pub mod diff;
+pub mod dry_run;
 pub mod du;
 pub mod export;
 pub mod garbage;

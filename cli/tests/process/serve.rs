@@ -230,6 +230,15 @@ fn an_agent_is_told_what_the_policy_says_and_operators_see_it() {
     assert!(why.contains("rule lab decides: image lab/web:1"), "{why}");
     let why = ask(&["policy", "why", held.machine.as_str()]);
     assert!(why.contains("rule lab does not match") && why.contains("no rule matches"), "{why}");
+    let same = ask(&["policy", "dry-run", "policy.toml"]);
+    assert_eq!(same, "2 machines on record, for 0 something changes\n");
+    world.file("new.toml", "[[rule]]\nname = 'all'\nhold = 'wait'\n");
+    let tried = ask(&["policy", "dry-run", "new.toml"]);
+    assert!(tried.contains("no rule matches ") && tried.contains(" all: hold: wait"), "{tried}");
+    assert!(tried.contains("lab: image lab/web:1") && tried.contains("for 2 something"), "{tried}");
+    let differs = ask_json(&["policy", "diff", "--all", "new.toml", "new.toml"]);
+    assert_eq!((&differs["total"], &differs["changed"]), (&2.into(), &0.into()));
+    assert_eq!(differs["machines"].as_array().map(Vec::len), Some(2));
 
     let run = order.run.as_str();
     assert_eq!(ask_json(&["run", "ls"])[0]["id"], run);

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tower::ServiceExt;
 use wire::admin::{
-    CHECK, HOLD, LABELS, LOG, LogPage, MACHINES, MachineDetail, MachineList, POLICY, PolicyCheck,
-    PolicyStatus, RELEASE, RUNS, RunDetail, RunList, WHY, Why,
+    CHECK, DRY_RUN, DryRun, DryRunRequest, HOLD, LABELS, LOG, LogPage, MACHINES, MachineDetail,
+    MachineList, POLICY, PolicyCheck, PolicyStatus, RELEASE, RUNS, RunDetail, RunList, WHY, Why,
 };
 use wire::api::{CHECK_IN, CheckedIn, EVENTS, ErrorBody, EventsSeen};
 use wire::{Device, Disk, Inventory, Order, Partition};
@@ -310,4 +310,62 @@ async fn as_many_disks_and_devices_as_are_believed_are_taken() {
     asked.inventory.usb = vec![device; Inventory::DEVICES_MAX];
     let answer: CheckedIn = post(&router, CHECK_IN, &asked).await;
     deploy(&answer);
+}
+
+#[tokio::test]
+async fn a_policy_is_held_against_all_machines_and_changes_nothing() {
+    let world = World::new().await;
+    let router = router(&world);
+    let mut ids = Vec::new();
+    for number in 1..=3 {
+        let answer: CheckedIn = post(&router, CHECK_IN, &Agent::new(number).asks()).await;
+        ids.push(answer.machine);
+    }
+    let labels = serde_json::json!({"set": {"role": "db"}});
+    let _: MachineDetail = post(&router, &format!("{MACHINES}/{}{LABELS}", ids[1]), &labels).await;
+    ids.sort();
+    let path = format!("{POLICY}{DRY_RUN}");
+    let rule = |name: &str, rest: &str| format!("[[rule]]\nname = '{name}'\n{rest}\n");
+    let db = rule("db", "when = 'label.role == \"db\"'\nhold = 'wait'");
+    let request = |policy: &str, instead_of: Option<&str>| DryRunRequest {
+        policy: policy.to_owned(),
+        instead_of: instead_of.map(str::to_owned),
+        after: None,
+    };
+    let before = serde_json::to_value(get::<MachineList>(&router, MACHINES).await).unwrap();
+    let found: DryRun = post(&router, &path, &request(&db, None)).await;
+    assert_eq!((found.machines.len(), found.next), (3, None));
+    assert!(found.machines.iter().map(|machine| &machine.machine).eq(&ids));
+    let held: Vec<_> = found.machines.iter().filter(|machine| machine.after.is_some()).collect();
+    let [held] = held[..] else { panic!("{found:?}", found = held) };
+    let after = held.after.as_ref().unwrap();
+    assert_eq!(
+        (after.rule.as_str(), after.outcome.as_str(), after.how.as_str()),
+        ("db", "hold: wait", "")
+    );
+    assert!(held.before.as_ref().is_some_and(|before| before.outcome.starts_with("image ")));
+
+    // Against another file; what differs is how the image is put on the disk.
+    let image = |rest: &str| rule("all", &format!("image = 'web:1'\n{rest}"));
+    let (one, two) = (image("start = 'kexec'"), image("disk = { model = 'X' }"));
+    let found: DryRun = post(&router, &path, &request(&two, Some(&one))).await;
+    for machine in &found.machines {
+        let [before, after] = [&machine.before, &machine.after].map(|r| r.clone().unwrap());
+        assert_eq!((&before.rule, &before.outcome), (&after.rule, &after.outcome));
+        assert_ne!(before.how, after.how);
+    }
+    let found: DryRun = post(&router, &path, &request(&one, Some(&one))).await;
+    assert!(found.machines.iter().all(|machine| machine.before == machine.after));
+    let last = DryRunRequest { after: Some(ids[1].clone()), ..request(&one, None) };
+    let found: DryRun = post(&router, &path, &last).await;
+    assert_eq!(found.machines.len(), 1);
+
+    let wrong = serde_json::to_vec(&request("[[rule]]\nname = 4\n", None)).unwrap();
+    let (status, error) = refused(&router, "POST", &path, wrong).await;
+    assert!(status == 422 && error.contains("2:8: "), "{status} {error}");
+    let long = serde_json::to_vec(&request(&"#".repeat(1 << 20 | 1), None)).unwrap();
+    let (status, error) = refused(&router, "POST", &path, long).await;
+    assert!(status == 422 && error.contains("more than 1048576 bytes"), "{status} {error}");
+    let after = serde_json::to_value(get::<MachineList>(&router, MACHINES).await).unwrap();
+    assert_eq!(after, before);
 }

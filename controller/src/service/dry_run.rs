@@ -1,0 +1,76 @@
+//! What policies would say of the machines on record.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use wire::Facts;
+use wire::admin::{DryRun, DryRunMachine, DryRunRequest, LIST_MAX, Ruling};
+
+use super::{Controller, ControllerError};
+use crate::db::{machine, to_word};
+use crate::policy::{self, Outcome, Policy, Rule};
+
+impl Controller {
+    /// A page of machines with what a policy and another one, else the one in
+    /// force, say of them.
+    pub async fn dry_run(&self, request: &DryRunRequest) -> Result<DryRun, ControllerError> {
+        let new = read("the policy", &request.policy)?;
+        let old = match &request.instead_of {
+            Some(text) => read("the policy to compare with", text)?,
+            None => self.policy.current(),
+        };
+        let mut transaction = self.db.read().await?;
+        let records = machine::list(&mut transaction, request.after.as_ref(), LIST_MAX).await?;
+        drop(transaction);
+        let full = records.len() == usize::try_from(LIST_MAX).unwrap_or(usize::MAX);
+        let next = records.last().filter(|_| full).map(|record| record.id.clone());
+        let machines = records.into_iter().map(|record| {
+            let facts = record.facts();
+            let (before, after) = (ruling(&old, &facts), ruling(&new, &facts));
+            DryRunMachine { machine: record.id, before, after }
+        });
+        Ok(DryRun { machines: machines.collect(), next })
+    }
+}
+
+fn read(what: &str, text: &str) -> Result<Arc<Policy>, ControllerError> {
+    if text.len() > policy::BYTES_MAX {
+        let most = policy::BYTES_MAX;
+        return Err(ControllerError::Refused(format!("{what} has more than {most} bytes")));
+    }
+    Policy::parse(text).map(Arc::new).map_err(|problems| {
+        let lines = problems.iter().map(|p| format!("{}:{}: {}", p.line, p.column, p.message));
+        let lines = lines.collect::<Vec<_>>().join("\n");
+        ControllerError::Refused(format!("{what} has problems:\n{lines}"))
+    })
+}
+
+fn ruling(policy: &Policy, facts: &Facts) -> Option<Ruling> {
+    let Rule { name, outcome, .. } = policy.decide(facts)?;
+    Some(Ruling { rule: name.clone(), outcome: outcome.to_string(), how: how(outcome) })
+}
+
+fn how(outcome: &Outcome) -> String {
+    let (disk, start, missing) = match outcome {
+        Outcome::Image(image) => (&image.disk, image.start, None),
+        Outcome::Recipe(recipe) => (&recipe.disk, recipe.start, Some(recipe.missing)),
+        Outcome::Hold(_) | Outcome::Fail(_) => return String::new(),
+    };
+    let mut how = format!("start {}", to_word(&start, "start").unwrap_or_default());
+    let texts = [("serial", &disk.serial), ("wwid", &disk.wwid), ("model", &disk.model)];
+    let sizes = [("at least", disk.size_bytes_min), ("at most", disk.size_bytes_max)];
+    for (what, value) in texts {
+        if let Some(value) = value {
+            let _ = write!(how, ", disk {what} {value:?}");
+        }
+    }
+    for (what, bytes) in sizes {
+        if let Some(bytes) = bytes {
+            let _ = write!(how, ", disk of {what} {bytes} bytes");
+        }
+    }
+    if let Some(missing) = missing {
+        let _ = write!(how, ", {} where it is missing", format!("{missing:?}").to_lowercase());
+    }
+    how
+}
