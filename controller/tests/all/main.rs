@@ -9,6 +9,7 @@
 mod api;
 mod builds;
 mod common;
+mod fleet;
 mod identity;
 mod log;
 mod lost;
