@@ -109,7 +109,7 @@ fn http() -> ureq::Agent {
 }
 
 fn is_large(number: u32) -> bool {
-    number % 4 == 0
+    number.is_multiple_of(4)
 }
 
 /// What the agent of a machine with two cards and two disks says.

@@ -1,7 +1,7 @@
 //! `ingot serve` on loopback, with one image and two rules.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -37,7 +37,11 @@ impl Server {
         for name in ["small", "large"] {
             write("disk.raw", &name.as_bytes().repeat(100_000))?;
             let import = ["import", "--quiet", "--store", "store", "--tag", &format!("{name}:1")];
-            run(Command::new(ingot).current_dir(folder).args(import).arg("disk.raw"))?;
+            run(Command::new(ingot)
+                .current_dir(folder)
+                .args(import)
+                .arg("disk.raw")
+                .stdout(Stdio::null()))?;
         }
         let mut serve = Command::new(ingot);
         serve.current_dir(folder).args(["serve", "--config", "ingot.toml"]);
