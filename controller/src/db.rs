@@ -1,17 +1,21 @@
 //! Records in a SQL database: machines, what they are recognised by, runs,
 //! boots and events.
 //!
-//! SQLite for now, in the subset that PostgreSQL understands too. Every write
-//! is one transaction that is on the disk before it is answered.
+//! SQLite for now, in the subset that PostgreSQL understands too. Every change
+//! is on the disk, all of it, before it is answered; changes that come at the
+//! same time go there together ([`writer`]).
 
 pub(crate) mod build;
 pub(crate) mod event;
 pub(crate) mod machine;
 pub(crate) mod run;
+mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::{
@@ -20,21 +24,22 @@ use sqlx::sqlite::{
 };
 use sqlx::{Sqlite, Transaction};
 
-/// Connections for reading; writes have one of their own, as SQLite has one writer.
+use writer::{Change, Writer};
+
+/// Connections for reading; changes have one of their own, as SQLite has one writer.
 const READERS: u32 = 4;
 
 /// How long a transaction waits for another process's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a request waits for its turn at the writer: a thousand machines
-/// that start at once are slow, not wrong.
-const TURN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a request waits for a connection to read by.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The controller's database.
 #[derive(Debug, Clone)]
 pub struct Db {
     readers: SqlitePool,
-    writer: SqlitePool,
+    writer: Writer,
 }
 
 /// Why a record could not be read or written.
@@ -43,6 +48,12 @@ pub enum DbError {
     /// The database said no.
     #[error("the controller's database failed: look at its file's rights and at free disk space")]
     Sql(#[from] sqlx::Error),
+    /// It took a change, and could not bring it to the disk with those beside it.
+    #[error(
+        "the controller's database could not keep what it took: look at free disk space, and try \
+         again"
+    )]
+    Commit(#[source] Arc<sqlx::Error>),
     /// The file is of another version, or no database.
     #[error("the controller's database cannot be brought to this version's form")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -66,12 +77,9 @@ impl Db {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let pool = |connections| {
-            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(TURN_TIMEOUT)
-        };
-        let writer = pool(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
-        let readers = pool(READERS).connect_with(options).await?;
+        let writer = Writer::open(options.clone()).await?;
+        let readers = SqlitePoolOptions::new().max_connections(READERS);
+        let readers = readers.acquire_timeout(READ_TIMEOUT).connect_with(options).await?;
         Ok(Db { readers, writer })
     }
 
@@ -87,8 +95,13 @@ impl Db {
     }
 
     /// The right to write, which nobody else has until it is committed or dropped.
-    pub(crate) async fn write(&self) -> Result<Transaction<'static, Sqlite>, DbError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    pub(crate) async fn write(&self) -> Result<Change, DbError> {
+        self.writer.turn().await
+    }
+
+    /// Counts transactions that were committed.
+    pub(crate) fn commits(&self) -> &Counter {
+        self.writer.commits()
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Metrics {
     pub builds_succeeded: Counter,
     /// Builds that failed.
     pub builds_failed: Counter,
+    /// Transactions: changes that came at the same time share one.
+    pub commits: Counter,
     /// Requests refused or failed.
     pub errors: Counter,
 }
@@ -68,6 +70,7 @@ impl Metrics {
             ("runs_failed", "Runs that failed for good", &self.runs_failed),
             ("builds_succeeded", "Images that were built", &self.builds_succeeded),
             ("builds_failed", "Builds that failed", &self.builds_failed),
+            ("commits", "Transactions, shared by changes", &self.commits),
             ("errors", "Requests refused or failed", &self.errors),
         ];
         for (name, help, counter) in counters {

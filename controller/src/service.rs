@@ -138,7 +138,8 @@ impl Controller {
         builder: Arc<dyn Builder>,
         options: BuildOptions,
     ) -> Controller {
-        let (news, metrics) = (watch::Sender::new(0), Metrics::default());
+        let news = watch::Sender::new(0);
+        let metrics = Metrics { commits: db.commits().clone(), ..Metrics::default() };
         let shared = Shared {
             db: db.clone(),
             images: images.clone(),

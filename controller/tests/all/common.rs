@@ -117,6 +117,18 @@ impl World {
             start(path, &self.policy, &self.images, &self.random, &self.workshop).await;
     }
 
+    /// Kills the controller, and starts another on what is on the disk at that moment.
+    pub async fn kill(&mut self) {
+        let names = ["c.db", "c.db-wal"];
+        let left = names.map(|name| std::fs::read(self.dir.path().join(name)).unwrap_or_default());
+        self.restart_after(|db| {
+            for (name, bytes) in names.iter().zip(left) {
+                std::fs::write(db.with_file_name(name), bytes).unwrap();
+            }
+        })
+        .await;
+    }
+
     /// Stops the controller and starts another that has this policy.
     pub async fn restart_with(&mut self, policy: &str) {
         self.policy = Policy::parse(policy).unwrap();

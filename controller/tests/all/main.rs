@@ -11,6 +11,7 @@ mod api;
 mod asked_builds;
 mod builds;
 mod common;
+mod fleet;
 mod identity;
 mod log;
 mod lost;

@@ -1,6 +1,7 @@
 //! What ingot costs beside its peers, on the same images in the same run.
 
 mod files;
+mod fleet;
 mod images;
 mod index;
 mod measure;
@@ -29,6 +30,8 @@ pub enum Benches {
     Store(Args),
     /// A generated store of ten million chunks: opening, look-ups, removing garbage
     Index(index::Args),
+    /// A thousand machines that register within ten seconds at a server that knows ten thousand
+    Fleet(fleet::Args),
 }
 
 /// Options of `cargo xtask bench store`.
@@ -68,6 +71,7 @@ pub fn run(bench: &Benches) -> Result<()> {
     match bench {
         Benches::Store(args) => store(args),
         Benches::Index(args) => index::run(args),
+        Benches::Fleet(args) => fleet::run(args),
     }
 }
 
