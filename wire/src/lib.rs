@@ -15,6 +15,7 @@ mod id;
 mod order;
 mod receipt;
 mod reference;
+pub mod upload;
 
 pub use chain::chain;
 pub use digest::{Digest, DigestError};

@@ -7,3 +7,4 @@ mod envelope;
 mod formats;
 mod plan;
 mod samples;
+mod upload;
