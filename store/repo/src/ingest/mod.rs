@@ -36,9 +36,9 @@ use crate::group::Group;
 use crate::index::Snapshot;
 use crate::layout::{self, Layout, LayoutError};
 use crate::open::Repo;
-use crate::packer::{self, Packer};
+use crate::packer::Packer;
 use crate::source::{Disk, Source};
-use crate::storage::{StorageError, blob_key};
+use crate::storage::StorageError;
 
 use collect::{Collected, Collector};
 pub use contents::ImportedRegion;
@@ -248,11 +248,6 @@ impl Repo {
             .and_then(|table| table.check(&envelope))
             .map_err(ImportError::TooLarge)?;
         let table_digest = store_format::digest_of(&table_bytes);
-        let put = async |blob: &Digest, bytes: Vec<u8>| {
-            packer::put(&self.storage, &self.database, &blob_key(blob), bytes.into()).await
-        };
-        put(&digest, envelope_bytes).await?;
-        put(&table_digest, table_bytes).await?;
         let row = ImageRow {
             digest,
             table: table_digest,
@@ -263,16 +258,9 @@ impl Repo {
             created_ms: self.database.now_ms(),
         };
         let packs: Vec<PackName> = packed.packs.union(&collected.packs).copied().collect();
-        let name = reference.as_ref().map(|r| (r.name.as_str(), r.tag_or_latest()));
-        if !self.database.commit(lease, &self.storage, &row, &packs, name).await? {
+        let blobs = [envelope_bytes, table_bytes];
+        if !self.record(lease, &row, blobs, &packs, reference.as_ref()).await? {
             return Err(ImportError::Lapsed);
-        }
-        // It is stored, whether this process knows where or not.
-        if let Err(error) = self.catch_up().await {
-            tracing::warn!(
-                error = wire::chain(&error),
-                "the index does not know the new packs yet"
-            );
         }
         Ok(Imported {
             digest,
