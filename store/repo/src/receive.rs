@@ -34,6 +34,7 @@ const PENDING: usize = 1 << 16;
 /// An image on its way into the store. What it was told to have, or was sent,
 /// stays until it is dropped.
 pub struct Upload {
+    id: String,
     repo: Arc<Repo>,
     runtime: Handle,
     /// None once the image is recorded.
@@ -135,6 +136,7 @@ impl Repo {
             return Err(error);
         }
         Ok(Arc::new(Upload {
+            id: lease.id().to_owned(),
             repo: Arc::clone(self),
             runtime: Handle::current(),
             lease: tokio::sync::Mutex::new(Some(lease)),
@@ -145,6 +147,11 @@ impl Repo {
 }
 
 impl Upload {
+    /// Its name: 32 hex digits, of no other upload.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Which of some chunks the store lacks. What was sent counts as there.
     pub async fn missing(self: &Arc<Self>, ids: Vec<Digest>) -> Result<Vec<Digest>, ReceiveError> {
         self.blocking(move |this| {
@@ -182,7 +189,9 @@ impl Upload {
             return Err(ReceiveError::Reference { reference: reference.clone() });
         }
         let mut lease = self.lease.lock().await;
-        let id = lease.as_ref().ok_or(ReceiveError::Ended)?.id().to_owned();
+        if lease.is_none() {
+            return Err(ReceiveError::Ended);
+        }
         let own = self.blocking(|this| this.flush()).await?;
         let blobs = [envelope.to_bytes(), table.encode()];
         if let Some(stored) = self.before(&blobs, &own, &table, reference).await? {
@@ -192,7 +201,7 @@ impl Upload {
             }
             return Ok(stored);
         }
-        let stored = self.record(&id, (envelope, table), blobs, own, reference, progress).await?;
+        let stored = self.record((envelope, table), blobs, own, reference, progress).await?;
         self.close();
         if let Some(lease) = lease.take() {
             lease.redeemed();
@@ -234,7 +243,6 @@ impl Upload {
 
     async fn record(
         self: &Arc<Self>,
-        lease: &str,
         (envelope, table): (Envelope, ChunkTable),
         blobs: [Vec<u8>; 2],
         own: BTreeSet<PackName>,
@@ -255,7 +263,7 @@ impl Upload {
         let pieces = self.repo.pieces_at(&table, located.chunks, located.locations);
         self.blocking(move |this| verify::verify(&this.runtime, pieces, &envelope, progress))
             .await?;
-        match self.repo.record(lease, &row, blobs, &packs, reference).await? {
+        match self.repo.record(&self.id, &row, blobs, &packs, reference).await? {
             true => Ok(stored(&row, chunks)),
             false => Err(ReceiveError::Lapsed),
         }
