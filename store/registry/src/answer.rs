@@ -1,5 +1,7 @@
 //! Answers: errors as JSON, bytes with what caches need to know.
 
+use std::fmt;
+
 use axum::body::Body;
 use axum::http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
@@ -73,6 +75,12 @@ impl Problem {
             headers.insert(name, value);
         }
         answer
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error)
     }
 }
 

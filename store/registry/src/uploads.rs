@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
@@ -112,8 +112,8 @@ impl Uploads {
             commit: Mutex::default(),
             slot: Mutex::new(Some(slot)),
         });
-        lock(&self.open).insert(id.clone(), Arc::clone(&open));
-        tokio::spawn(Arc::clone(self).end_when_silent(id.clone(), open));
+        tokio::spawn(Arc::clone(self).end_when_silent(id.clone(), Arc::downgrade(&open)));
+        lock(&self.open).insert(id.clone(), open);
         Ok(id)
     }
 
@@ -130,13 +130,27 @@ impl Uploads {
     /// Ends one; what was sent is packed, and garbage.
     pub(crate) async fn end(&self, id: &str) -> Result<(), Problem> {
         let open = lock(&self.open).remove(id).ok_or_else(|| unknown(id))?;
+        lock(&open.slot).take();
         open.upload.end().await.map_err(problem)
     }
 
-    async fn end_when_silent(self: Arc<Self>, id: String, open: Arc<Open>) {
-        while let Some(left) = self.limits.silence.checked_sub(open.silence())
-            && !left.is_zero()
-        {
+    /// Ends all, so that what was sent is packed, and found by those who go on
+    /// after a restart.
+    pub async fn stop(&self) {
+        let ids: Vec<String> = lock(&self.open).keys().cloned().collect();
+        let ends = ids.iter().map(|id| self.end(id));
+        for problem in futures::future::join_all(ends).await.into_iter().filter_map(Result::err) {
+            tracing::warn!("an upload was not packed: {problem}");
+        }
+    }
+
+    async fn end_when_silent(self: Arc<Self>, id: String, open: Weak<Open>) {
+        // Nothing is left of one that was ended.
+        while let Some(silence) = open.upgrade().map(|open| open.silence()) {
+            let left = self.limits.silence.saturating_sub(silence);
+            if left.is_zero() {
+                break;
+            }
             tokio::time::sleep(left).await;
         }
         // It may have ended before.

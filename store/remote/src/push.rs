@@ -92,11 +92,11 @@ impl Client {
                 .and_then(|()| Ok(session.commit(&image.commit, reference, &mut progress)?));
             let error = match tried {
                 Ok(stored) => return Ok(sent.pushed(stored)),
-                Err(PushError::Fetch(error @ FetchError::Lost { .. })) => error,
-                Err(error) => {
-                    session.end();
-                    return Err(error);
-                }
+                Err(error) => error,
+            };
+            session.end();
+            let PushError::Fetch(error @ FetchError::Lost { .. }) = error else {
+                return Err(error);
             };
             if sent.chunks.load(Ordering::Relaxed) > before {
                 failures = Failures::default();
