@@ -197,7 +197,10 @@ impl Client {
     }
 
     /// Does something again while there is hope.
-    pub(crate) fn retrying<T>(&self, ask: impl Fn() -> Result<T, FetchError>) -> Result<T, FetchError> {
+    pub(crate) fn retrying<T>(
+        &self,
+        ask: impl Fn() -> Result<T, FetchError>,
+    ) -> Result<T, FetchError> {
         let mut failures = Failures::default();
         loop {
             match ask() {

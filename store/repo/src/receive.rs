@@ -114,7 +114,7 @@ pub enum ReceiveError {
     )]
     Lapsed,
     /// What was stored cannot be read back.
-    #[error("the image cannot be read back")]
+    #[error("the image cannot be read back: run `ingot check --data` where the store is")]
     Read(#[from] ReadError),
     /// The store could not be written.
     #[error("the image was not stored")]

@@ -8,8 +8,7 @@ use crate::lab::{Image, Taker, import, open};
 
 #[tokio::test]
 async fn what_counted_as_there_stays_until_the_commit() {
-    let (taker, one, two) =
-        (Taker::new().await, Image::sample(1).await, Image::sample(2).await);
+    let (taker, one, two) = (Taker::new().await, Image::sample(1).await, Image::sample(2).await);
     import(&taker.repo, &one.disk, Some("one")).await;
     let upload = taker.begin().await;
     let missing = taker.missing(&upload, &two.ids()).await;

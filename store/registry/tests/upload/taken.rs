@@ -51,8 +51,7 @@ async fn the_same_commit_again_answers_the_same_also_to_another_server() {
 
 #[tokio::test]
 async fn only_what_the_store_lacks_is_missing() {
-    let (taker, one, two) =
-        (Taker::new().await, Image::sample(1).await, Image::sample(2).await);
+    let (taker, one, two) = (Taker::new().await, Image::sample(1).await, Image::sample(2).await);
     let first = taker.take(&one).await;
     let upload = taker.begin().await;
     let missing = taker.missing(&upload, &two.ids()).await;
@@ -123,8 +122,7 @@ async fn a_server_that_is_killed_loses_what_is_in_no_pack_and_no_more() {
 
 #[tokio::test]
 async fn the_same_chunks_from_two_uploads_at_once() {
-    let (taker, one, two) =
-        (Taker::new().await, Image::sample(1).await, Image::sample(2).await);
+    let (taker, one, two) = (Taker::new().await, Image::sample(1).await, Image::sample(2).await);
     let uploads = [taker.begin().await, taker.begin().await];
     let send = |upload: usize, image| taker.frames(&uploads[upload], image);
     tokio::join!(send(0, &one.chunks), send(1, &two.chunks), send(1, &one.chunks));

@@ -32,8 +32,8 @@ impl Frames {
 
     /// Adds a chunk; false where nobody takes frames any more.
     pub(super) fn push(&mut self, plain: &[u8]) -> Result<bool, SealError> {
-        let has_room = self.plain.len() + plain.len() <= FRAME_BYTES
-            && self.lens.len() < CHUNKS_MAX as usize;
+        let has_room =
+            self.plain.len() + plain.len() <= FRAME_BYTES && self.lens.len() < CHUNKS_MAX as usize;
         let taken = has_room || self.lens.is_empty() || self.seal()?;
         // What is too long for its length is refused when it is sealed.
         self.lens.push(u32::try_from(plain.len()).unwrap_or(u32::MAX));
