@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use store_remote::{FetchError, PushError};
 use store_repo::{
     DonorError, ExportError, GarbageError, ImportError, NameError, OpenError, ReadError,
     RepairError, StorageError, UsageError,
@@ -219,6 +220,46 @@ impl Fault for ExportError {
             ExportError::Write { .. } => {
                 Some("check that its folder exists, is yours, and has room")
             }
+            _ => None,
+        }
+    }
+}
+
+impl Fault for FetchError {
+    fn code(&self) -> Code {
+        match self {
+            FetchError::Address { .. } => Code::Usage,
+            FetchError::Transport { .. } | FetchError::Stalled { .. } => Code::Unreachable,
+            FetchError::Status { status: 500..=599, .. } => Code::Unreachable,
+            FetchError::Lost { source } | FetchError::GaveUp { source, .. } => source.code(),
+            _ => Code::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<&'static str> {
+        match self.code() {
+            Code::Unreachable => Some(
+                "check that `ingot serve` runs there, and push again: what arrived is not sent twice",
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl Fault for PushError<ReadError> {
+    fn code(&self) -> Code {
+        match self {
+            PushError::Fetch(error) => error.code(),
+            PushError::Source(error) => error.code(),
+            PushError::Changed { .. } => Code::Damaged,
+            PushError::TooLarge { .. } => Code::Refused,
+            PushError::Seal(_) => Code::Failed,
+        }
+    }
+
+    fn next(&self) -> Option<&'static str> {
+        match self {
+            PushError::Fetch(error) => error.next(),
             _ => None,
         }
     }

@@ -54,6 +54,7 @@ fn run(command: &Command, context: &Context) -> anyhow::Result<Code> {
         Command::Import(args) => runtime::run(command::image::import(args, context))?,
         Command::Export(args) => runtime::run(command::export::export(args, context))?,
         Command::Write(args) => runtime::run(command::write::write(args, context))?,
+        Command::Push(args) => runtime::run(command::push::push(args, context))?,
         Command::Ls(args) => runtime::run(command::store::ls(args, context))?,
         Command::Show(args) => runtime::run(command::store::show(args, context))?,
         Command::Diff(args) => runtime::run(command::diff::diff(args, context))?,

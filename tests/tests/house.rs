@@ -264,6 +264,7 @@ fn every_public_format_has_its_page() {
         "policy",
         "receipt",
         "recipe",
+        "upload",
     ] {
         let path = root().join(format!("docs/{page}.md"));
         assert!(path.is_file(), "{} is missing", path.display());

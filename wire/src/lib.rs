@@ -17,6 +17,7 @@ mod inventory;
 mod order;
 mod receipt;
 mod reference;
+pub mod upload;
 
 pub use chain::chain;
 pub use configuration::Configuration;

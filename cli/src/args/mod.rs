@@ -4,6 +4,7 @@
 pub mod fleet;
 pub mod image;
 pub mod meta;
+pub mod push;
 pub mod server;
 pub mod store;
 
@@ -114,6 +115,7 @@ pub enum Command {
     Import(image::Import),
     Export(image::Export),
     Write(image::Write),
+    Push(push::Push),
     Ls(store::Ls),
     Show(store::Show),
     Diff(store::Diff),

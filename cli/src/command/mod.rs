@@ -13,6 +13,7 @@ pub mod logs;
 pub mod machine;
 pub mod meta;
 pub mod policy;
+pub mod push;
 pub mod run;
 pub mod store;
 pub mod write;

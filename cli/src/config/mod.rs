@@ -63,6 +63,8 @@ impl Default for Http {
 pub struct Store {
     /// Folder or URL.
     pub url: Option<String>,
+    /// Whether images may be stored over HTTP.
+    pub uploads: bool,
 }
 
 /// `[state]`.

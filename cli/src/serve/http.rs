@@ -55,7 +55,8 @@ pub fn router(parts: &Parts, boot: Option<&Arc<BootServer>>, stop: &Cancellation
     let agents = controller::router(controller, controller::system_clock)
         .layer(middleware::from_fn_with_state(stop.clone(), until_stopped));
     boot.map_or_else(Router::new, |boot| boot.router())
-        .merge(store_registry::routes(parts.repo.clone(), store))
+        .merge(store_registry::routes(parts.repo.clone(), store.clone()))
+        .merge(store_registry::upload_routes(parts.uploads.clone(), store))
         .merge(agents)
         .merge(health::router(health))
         .fallback(nothing_here)

@@ -124,6 +124,7 @@ impl Collector for Services {
             ("store_pack_bytes", "Bytes of packs handed out", store.pack_bytes),
             ("store_pack_requests", "Requests for packs answered", store.pack_requests),
             ("store_image_requests", "Requests for images answered", store.image_requests),
+            ("store_upload_bytes", "Bytes of frames that uploads brought", store.upload_bytes),
             ("store_failed_requests", "Requests of images and packs failed", store.failed_requests),
         ];
         if let Some(boot) = self.boot.as_ref().map(|boot| boot.read()) {

@@ -87,7 +87,7 @@ async fn run(settings: &Settings) -> anyhow::Result<()> {
         interface = report.interface,
         "ingot serves"
     );
-    let Parts { listener, db, controller, .. } = parts;
+    let Parts { listener, db, controller, uploads, .. } = parts;
     let served = tokio::spawn(http::serve(listener, router, stop.clone()));
     let signal = told_to_stop.await;
     info!(signal, drain_secs = http::DRAIN.as_secs(), "stopping, running transfers may finish");
@@ -97,6 +97,9 @@ async fn run(settings: &Settings) -> anyhow::Result<()> {
         served.await.context("the HTTP server ended in the middle; please report this")??;
     if let Some(server) = &server {
         server.stop().await;
+    }
+    if let Some(uploads) = uploads {
+        uploads.stop().await;
     }
     db.close().await;
     info!(whole, "stopped");

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use controller::{BuildOptions, Controller, Db, Policy, PolicyError, PolicyFile, SystemRandom};
 use ipnet::Ipv4Net;
 use serde::Serialize;
+use store_registry::{Limits, Uploads};
 use store_repo::Repo;
 use tokio::net::TcpListener;
 
@@ -36,6 +37,8 @@ pub struct Parts {
     pub listener: TcpListener,
     /// The URL at which machines reach it.
     pub url: String,
+    /// Takes images, where that is wanted.
+    pub uploads: Option<Arc<Uploads>>,
     /// Our address on the interface that machines start on.
     net: Option<Ipv4Net>,
 }
@@ -65,7 +68,8 @@ impl Parts {
         let bound = listener.local_addr().context("cannot tell which port was taken")?;
         let on_interface = net.map(|net| net.addr());
         let url = advertise::url(settings.advertise.as_deref(), bound, on_interface)?;
-        Ok(Parts { repo, db, controller, listener, url, net })
+        let uploads = settings.uploads.then(|| Uploads::new(repo.clone(), Limits::default()));
+        Ok(Parts { repo, db, controller, listener, url, uploads, net })
     }
 
     /// What network boot needs, where it is wanted. Leases are kept in `folder`.
@@ -83,6 +87,7 @@ impl Parts {
         Report {
             url: self.url.clone(),
             store: settings.store.clone(),
+            uploads: settings.uploads,
             state: settings.state.display().to_string(),
             policy: settings.policy.as_ref().map(|path| path.display().to_string()),
             rules: self.controller.policy().current().rules().len(),
@@ -100,6 +105,8 @@ pub struct Report {
     pub url: String,
     /// Folder or URL of the store.
     pub store: String,
+    /// Whether everybody may store images in it.
+    pub uploads: bool,
     /// Folder of the records.
     pub state: String,
     /// The policy's file.
@@ -127,10 +134,11 @@ impl Report {
             }
             _ => "no [boot] section: HTTP only".to_owned(),
         };
+        let uploads = if self.uploads { ", takes uploads" } else { "" };
         vec![
             "everything is in place".to_owned(),
             format!("url     {}", self.url),
-            format!("store   {}", self.store),
+            format!("store   {}{uploads}", self.store),
             format!("state   {}", self.state),
             format!("policy  {policy}"),
             format!("boot    {boot}"),

@@ -15,6 +15,8 @@ pub struct Settings {
     pub advertise: Option<String>,
     /// Folder or URL of the store.
     pub store: String,
+    /// Whether images may be stored over HTTP.
+    pub uploads: bool,
     /// Folder of the records.
     pub state: PathBuf,
     /// The policy's file.
@@ -49,6 +51,7 @@ impl Settings {
             listen: config.http.listen,
             advertise: config.http.advertise,
             store,
+            uploads: config.store.uploads,
             state,
             policy: config.policy.map(|policy| policy.file),
             build_cache: context.build_folder()?,

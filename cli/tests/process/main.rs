@@ -5,6 +5,7 @@
 mod export;
 mod inspect;
 mod manners;
+mod push;
 mod serve;
 mod store;
 mod support;

@@ -13,21 +13,21 @@ use wire::{Event, EventKind, Inventory, MachineId, Nic, Order, Outcome, RunId, S
 
 use crate::support::{World, disk, noise};
 
-const CONFIG: &str = "[http]\nlisten = \"127.0.0.1:0\"\n[state]\nfolder = \"state\"\n\
+pub const CONFIG: &str = "[http]\nlisten = \"127.0.0.1:0\"\n[state]\nfolder = \"state\"\n\
                       [policy]\nfile = \"policy.toml\"\n[log]\nformat = \"json\"\n";
-const POLICY: &str = "[[rule]]\nname = 'lab'\nwhen = \"system.manufacturer == 'ACME'\"\n\
+pub const POLICY: &str = "[[rule]]\nname = 'lab'\nwhen = \"system.manufacturer == 'ACME'\"\n\
                       image = 'lab/web:1'\n";
 
 /// A running server; ended with the test.
-struct Server {
+pub struct Server {
     child: Child,
-    url: String,
+    pub url: String,
     log: Option<JoinHandle<Vec<Value>>>,
 }
 
 impl Server {
     /// Starts it and waits until it says where it serves.
-    fn start(world: &World) -> Server {
+    pub fn start(world: &World) -> Server {
         Server::start_with(world, &[])
     }
 
@@ -89,7 +89,7 @@ impl Server {
         (code, self.log.take().unwrap().join().unwrap())
     }
 
-    fn stop(self) -> Vec<Value> {
+    pub fn stop(self) -> Vec<Value> {
         self.terminate();
         let (code, log) = self.ended();
         assert_eq!(code, Some(0), "{log:#?}");

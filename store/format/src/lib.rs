@@ -20,6 +20,7 @@ pub mod plan;
 pub mod region;
 pub mod segment;
 pub mod table;
+pub mod upload;
 
 pub use bytes::DecodeError;
 pub use envelope::{

@@ -1,13 +1,16 @@
 //! Answers: errors as JSON, bytes with what caches need to know.
 
+use std::fmt;
+
 use axum::body::Body;
 use axum::http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH,
+    IF_NONE_MATCH, RETRY_AFTER,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
+use serde::Serialize;
 use store_repo::{ReadError, StorageError};
 use wire::api::ErrorBody;
 
@@ -19,17 +22,17 @@ const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream")
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An error of this face.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Problem {
     status: StatusCode,
     error: String,
-    /// Length of the resource, for a range outside of it.
-    len: Option<u64>,
+    /// A header that says more.
+    also: Option<(HeaderName, String)>,
 }
 
 impl Problem {
-    fn new(status: StatusCode, error: String) -> Problem {
-        Problem { status, error, len: None }
+    pub(crate) fn new(status: StatusCode, error: String) -> Problem {
+        Problem { status, error, also: None }
     }
 
     pub(crate) fn bad(error: String) -> Problem {
@@ -40,31 +43,44 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, error)
     }
 
-    pub(crate) fn method(error: String) -> Problem {
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, error)
+    /// A method that is not among these.
+    pub(crate) fn method(error: String, allowed: &str) -> Problem {
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, error);
+        Problem { also: Some((ALLOW, allowed.to_owned())), ..problem }
     }
 
     /// A range that is not in a resource of `len` bytes (RFC 9110, section 15.5.17).
     pub(crate) fn range(len: u64) -> Problem {
         let error = format!("the range is not in the pack, which has {len} bytes");
-        Problem { status: StatusCode::RANGE_NOT_SATISFIABLE, error, len: Some(len) }
+        let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, error);
+        Problem { also: Some((CONTENT_RANGE, format!("bytes */{len}"))), ..problem }
+    }
+
+    pub(crate) fn with_status(self, status: StatusCode) -> Problem {
+        Problem { status, ..self }
+    }
+
+    /// Too much at once: to be tried again after some seconds.
+    pub(crate) fn later(status: StatusCode, error: String, secs: u64) -> Problem {
+        Problem { also: Some((RETRY_AFTER, secs.to_string())), ..Problem::new(status, error) }
     }
 
     /// As an HTTP answer.
     pub(crate) fn answer(self) -> Response {
-        let body = serde_json::to_vec(&ErrorBody { error: self.error }).unwrap_or_default();
-        let mut answer = Response::new(Body::from(body));
-        *answer.status_mut() = self.status;
+        let mut answer = json(self.status, &ErrorBody { error: self.error });
         let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, JSON);
-        headers.insert(CACHE_CONTROL, NEVER);
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        }
-        if let Some(value) = self.len.and_then(|len| text(format!("bytes */{len}"))) {
-            headers.insert(CONTENT_RANGE, value);
+        if let Some((name, value)) = self.also
+            && let Some(value) = text(value)
+        {
+            headers.insert(name, value);
         }
         answer
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error)
     }
 }
 
@@ -87,9 +103,18 @@ impl From<StorageError> for Problem {
 }
 
 /// The causes are for the server's log: they may name places on its disk.
-fn failed(error: &dyn std::error::Error) -> Problem {
+pub(crate) fn failed(error: &dyn std::error::Error) -> Problem {
     tracing::error!("{}", wire::chain(error));
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+}
+
+/// A document, which may be another one the next time.
+pub(crate) fn json(status: StatusCode, document: &impl Serialize) -> Response {
+    let mut answer = Response::new(Body::from(serde_json::to_vec(document).unwrap_or_default()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, JSON);
+    answer.headers_mut().insert(CACHE_CONTROL, NEVER);
+    answer
 }
 
 fn text(value: String) -> Option<HeaderValue> {

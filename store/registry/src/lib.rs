@@ -1,4 +1,5 @@
-//! The HTTP face of a store: images and packs for those who install them.
+//! The HTTP face of a store: images and packs for those who install them, and
+//! uploads from those who make them.
 //!
 //! | route | answer |
 //! |---|---|
@@ -7,13 +8,25 @@
 //! | `GET /v1/images/{digest}/locations` | where its chunks are |
 //! | `GET /v1/packs/{pack}` | a pack, or one range of it |
 //!
-//! `HEAD` works everywhere. Errors are JSON: [`wire::api::ErrorBody`].
+//! `HEAD` works for all of these. Where uploads are taken (`docs/upload.md`):
+//!
+//! | route | answer |
+//! |---|---|
+//! | `POST /v1/uploads` | begins an upload |
+//! | `GET`, `DELETE /v1/uploads/{upload}` | how far it is; ends it |
+//! | `POST /v1/uploads/{upload}/missing` | which of some chunks the store lacks |
+//! | `POST /v1/uploads/{upload}/frames` | takes chunks |
+//! | `POST /v1/uploads/{upload}/commit` | stores the image |
+//!
+//! Errors are JSON: [`wire::api::ErrorBody`].
 
 mod answer;
 mod images;
 mod metrics;
 mod packs;
 mod range;
+mod upload;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -24,6 +37,8 @@ use axum::routing::get;
 use store_repo::Repo;
 
 pub use metrics::{Metrics, MetricsSnapshot};
+pub use upload::upload_routes;
+pub use uploads::{Limits, Uploads};
 
 use answer::Problem;
 
@@ -54,6 +69,6 @@ async fn unknown(uri: Uri) -> Response {
 }
 
 async fn method(method: Method, uri: Uri) -> Response {
-    Problem::method(format!("{method} is not possible for {}: use GET or HEAD", uri.path()))
-        .answer()
+    let error = format!("{method} is not possible for {}: use GET or HEAD", uri.path());
+    Problem::method(error, "GET, HEAD").answer()
 }

@@ -9,6 +9,7 @@ pub struct Metrics {
     pack_requests: AtomicU64,
     image_requests: AtomicU64,
     failed_requests: AtomicU64,
+    upload_bytes: AtomicU64,
 }
 
 /// [`Metrics`] at one moment.
@@ -22,6 +23,8 @@ pub struct MetricsSnapshot {
     pub image_requests: u64,
     /// Requests that were answered with an error.
     pub failed_requests: u64,
+    /// Bytes of frames that uploads brought.
+    pub upload_bytes: u64,
 }
 
 impl Metrics {
@@ -32,6 +35,7 @@ impl Metrics {
             pack_requests: self.pack_requests.load(Ordering::Relaxed),
             image_requests: self.image_requests.load(Ordering::Relaxed),
             failed_requests: self.failed_requests.load(Ordering::Relaxed),
+            upload_bytes: self.upload_bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -49,5 +53,9 @@ impl Metrics {
 
     pub(crate) fn failed_request(&self) {
         self.failed_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_upload_bytes(&self, bytes: u64) {
+        self.upload_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }

@@ -165,10 +165,20 @@ impl Client {
     fn document(&self, image: &Digest, part: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
         let url = self.url(&format!("{IMAGES}{image}{part}"));
         let result = self.http.get(&url).call();
-        let mut response = answered(&url, result)?;
-        if response.status() != 200 {
-            return Err(refused(url, response));
+        let response = answered(&url, result)?;
+        match response.status().as_u16() {
+            200 => self.body(url, response, limit),
+            _ => Err(refused(url, response)),
         }
+    }
+
+    /// The whole body of an answer that may have so many bytes.
+    pub(crate) fn body(
+        &self,
+        url: String,
+        mut response: Response<Body>,
+        limit: u64,
+    ) -> Result<Vec<u8>, FetchError> {
         let announced = response.body().content_length();
         if announced.is_some_and(|bytes| bytes > limit) {
             return Err(FetchError::TooLong { url, limit });
@@ -187,7 +197,10 @@ impl Client {
     }
 
     /// Does something again while there is hope.
-    fn retrying<T>(&self, ask: impl Fn() -> Result<T, FetchError>) -> Result<T, FetchError> {
+    pub(crate) fn retrying<T>(
+        &self,
+        ask: impl Fn() -> Result<T, FetchError>,
+    ) -> Result<T, FetchError> {
         let mut failures = Failures::default();
         loop {
             match ask() {

@@ -1,6 +1,7 @@
 //! What can go wrong between a store and its reader.
 
-use store_format::frame::FrameError;
+use store_format::frame::{FrameError, SealError};
+use store_format::upload::{DISK_BYTES_MAX, TABLE_BYTES_MAX};
 use store_format::{DecodeError, EnvelopeError};
 use wire::Digest;
 
@@ -135,6 +136,37 @@ pub enum FetchError {
         #[source]
         source: Option<FrameError>,
     },
+    /// The server says something that is no answer to what was asked.
+    #[error("{url}: the answer is not what was asked for; is the server of this version?")]
+    Answer {
+        /// What was asked for.
+        url: String,
+    },
+    /// What was sent did not arrive as it was.
+    #[error("{url}: the server found what was sent damaged{}", said_suffix(.said))]
+    Damaged {
+        /// Where it was sent to.
+        url: String,
+        /// What the server said about it.
+        said: String,
+    },
+    /// The server does not know the upload any more, or lacks what was sent.
+    #[error("the upload was lost: the server was restarted, or was not asked for long")]
+    Lost {
+        /// What it said.
+        #[source]
+        source: Box<FetchError>,
+    },
+    /// The server goes on saying that it is at work.
+    #[error(
+        "{url}: the server has read no more of the image for {minutes} minutes: look at its log"
+    )]
+    Stalled {
+        /// What was asked for.
+        url: String,
+        /// How long.
+        minutes: u64,
+    },
     /// Still failing after the last try.
     #[error("gave up after {tries} tries without progress")]
     GaveUp {
@@ -167,6 +199,8 @@ impl FetchError {
             FetchError::Transport { .. } | FetchError::Short { .. } => Hope::Wait,
             FetchError::Status { status: 408 | 429 | 500..=599, .. } => Hope::Wait,
             FetchError::Chunk { .. }
+            | FetchError::Damaged { .. }
+            | FetchError::Lost { .. }
             | FetchError::OtherImage { .. }
             | FetchError::Chunks { .. }
             | FetchError::OtherRange { .. } => Hope::Again,
@@ -184,4 +218,36 @@ pub enum PullError<E: std::error::Error + 'static> {
     /// The receiver refused one.
     #[error(transparent)]
     Sink(E),
+}
+
+/// Why an image could not be pushed: the store's fault, or that of the source.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError<E: std::error::Error + 'static> {
+    /// The store did not take it.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A chunk could not be read.
+    #[error(transparent)]
+    Source(E),
+    /// The source gave other bytes than those of the chunk.
+    #[error("what should be chunk {id} has other bytes now: make the image again from its disk")]
+    Changed {
+        /// The chunk.
+        id: Digest,
+    },
+    /// More than one upload may bring.
+    #[error(
+        "the image is too large to be sent: its disk has {disk_bytes} bytes and its chunk table \
+         {table_bytes}; {DISK_BYTES_MAX} and {TABLE_BYTES_MAX} are the limits: import it where the \
+         store is"
+    )]
+    TooLarge {
+        /// Bytes of its disk.
+        disk_bytes: u64,
+        /// Bytes of its chunk table.
+        table_bytes: usize,
+    },
+    /// A frame could not be made.
+    #[error("chunks could not be compressed")]
+    Seal(#[from] SealError),
 }

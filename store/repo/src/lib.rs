@@ -41,6 +41,8 @@ mod place;
 mod qcow2;
 mod read;
 mod reader;
+mod receive;
+mod record;
 mod repair;
 mod sharing;
 #[cfg(test)]
@@ -64,6 +66,7 @@ pub use packs::{PackBytes, PackRead};
 pub use place::Place;
 pub use read::{Piece, Pieces, ReadError};
 pub use reader::Reader;
+pub use receive::{ReceiveError, Upload};
 pub use repair::{
     Donor, DonorError, RepairError, RepairPlan, RepairReport, Repaired, SalvagePlan, Taken,
 };

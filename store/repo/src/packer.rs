@@ -152,6 +152,11 @@ impl<'a> ChunkPacker<'a> {
         Ok(())
     }
 
+    /// Adds a frame as it is.
+    pub(crate) fn push_frame(&mut self, frame: &Sealed) -> Result<(), StorageError> {
+        self.packer.push(frame)
+    }
+
     /// Everything is durable and in the index afterwards. Returns the packs.
     pub(crate) fn finish(mut self) -> Result<BTreeSet<PackName>, StorageError> {
         if !self.group.is_empty() {

@@ -176,15 +176,7 @@ impl Repo {
         range: Option<Range<u64>>,
     ) -> Result<Pieces, ReadError> {
         let (reading, lease) = self.begin_reading(image, range).await?;
-        let reading = Arc::new(reading);
-        let pieces = stream::iter(reading.windows(&reading.extents))
-            .map(move |window| {
-                let reading = Arc::clone(&reading);
-                async move { reading.window(window).await }
-            })
-            .buffered(WINDOWS)
-            .map_ok(|pieces| stream::iter(pieces).map(Ok))
-            .try_flatten();
+        let pieces = reading.stream();
         let end = async move {
             if let Some(lease) = lease {
                 lease.end().await;
@@ -228,11 +220,21 @@ impl Repo {
         let wanted = extents.iter().map(|(_, extent)| *extent).collect();
         let wanted = Arc::new(ChunkTable { image: *image, regions: vec![wanted] });
         let locations = self.locations_of(&wanted).await?;
-        let chunks: Vec<_> = wanted.distinct().collect();
-        let numbers = chunks.iter().map(|(id, _)| *id).zip(0..).collect();
-        let opened = Mutex::new(Frames { kept: LruCache::new_unbounded(), bytes: 0 });
-        let repo = Arc::clone(self);
-        Ok(Reading { repo, range, extents, locations, chunks, numbers, opened })
+        let chunks = wanted.distinct().collect();
+        Ok(Reading::new(self, range, extents, chunks, locations))
+    }
+
+    /// All pieces of what a table describes, whose chunks are at these places.
+    /// The caller sees to it that they stay.
+    pub(crate) fn pieces_at(
+        self: &Arc<Self>,
+        table: &ChunkTable,
+        chunks: Vec<(Digest, u32)>,
+        locations: Locations,
+    ) -> Pieces {
+        let extents: Vec<Placed> = placed(table).collect();
+        let end = extents.last().map_or(0, |(offset, extent)| offset + extent.bytes());
+        Reading::new(self, 0..end, extents, chunks, locations).stream()
     }
 }
 
@@ -280,6 +282,32 @@ pub(crate) struct Fetched {
 }
 
 impl Reading {
+    fn new(
+        repo: &Arc<Repo>,
+        range: Range<u64>,
+        extents: Vec<Placed>,
+        chunks: Vec<(Digest, u32)>,
+        locations: Locations,
+    ) -> Reading {
+        let numbers = chunks.iter().map(|(id, _)| *id).zip(0..).collect();
+        let opened = Mutex::new(Frames { kept: LruCache::new_unbounded(), bytes: 0 });
+        Reading { repo: Arc::clone(repo), range, extents, locations, chunks, numbers, opened }
+    }
+
+    /// All pieces.
+    fn stream(self) -> Pieces {
+        let reading = Arc::new(self);
+        stream::iter(reading.windows(&reading.extents))
+            .map(move |window| {
+                let reading = Arc::clone(&reading);
+                async move { reading.window(window).await }
+            })
+            .buffered(WINDOWS)
+            .map_ok(|pieces| stream::iter(pieces).map(Ok))
+            .try_flatten()
+            .boxed()
+    }
+
     async fn window(self: Arc<Self>, window: Range<usize>) -> Result<Vec<Piece>, ReadError> {
         let fetched = self.fetch(&self.extents[window.clone()]).await?;
         let decode = tokio::task::spawn_blocking(move || {

@@ -75,12 +75,12 @@ impl Repo {
     /// there already. `whole` are its bytes.
     pub(crate) async fn put_table(
         &self,
-        table: ChunkTable,
+        table: &ChunkTable,
         whole: Vec<u8>,
     ) -> Result<PutTable, StorageError> {
         if let Some(row) = self.database.image(&table.image).await?
             && let Ok(found) = self.find_table(&row).await
-            && found.table == table
+            && found.table == *table
         {
             return Ok(PutTable { name: row.table, base: found.base });
         }
@@ -96,7 +96,7 @@ impl Repo {
     /// The table told by that of a related image, and the name of that.
     async fn derive(
         &self,
-        table: ChunkTable,
+        table: &ChunkTable,
         whole_len: usize,
     ) -> Result<Option<(Vec<u8>, Digest)>, StorageError> {
         if whole_len > DERIVED_BYTES_MAX {
@@ -109,6 +109,7 @@ impl Repo {
                 tables.push((name, base));
             }
         }
+        let table = table.clone();
         let derive = spawn_blocking(move || {
             let derived = tables
                 .iter()

@@ -8,3 +8,4 @@ mod envelope;
 mod formats;
 mod plan;
 mod samples;
+mod upload;

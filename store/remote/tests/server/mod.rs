@@ -87,6 +87,11 @@ impl Server {
         *self.state.posted.lock().unwrap() = Some(handler);
     }
 
+    /// Adds a file.
+    pub fn file(&self, path: &str, bytes: Vec<u8>) {
+        self.state.files.lock().unwrap().insert(path.to_owned(), Arc::new(bytes));
+    }
+
     /// Faults that did not happen yet.
     pub fn faults_left(&self) -> usize {
         self.state.faults.lock().unwrap().len()

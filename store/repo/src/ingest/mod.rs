@@ -36,9 +36,9 @@ use crate::group::Group;
 use crate::index::Snapshot;
 use crate::layout::{self, Layout, LayoutError};
 use crate::open::Repo;
-use crate::packer::{self, Packer};
+use crate::packer::Packer;
 use crate::source::{Disk, Source};
-use crate::storage::{StorageError, blob_key};
+use crate::storage::StorageError;
 
 use collect::{Collected, Collector};
 pub use contents::ImportedRegion;
@@ -247,9 +247,7 @@ impl Repo {
         ChunkTable::decode(&table_bytes)
             .and_then(|table| table.check(&envelope))
             .map_err(ImportError::TooLarge)?;
-        let (key, bytes) = (blob_key(&digest), envelope_bytes.into());
-        packer::put(&self.storage, &self.database, &key, bytes).await?;
-        let table = self.put_table(table, table_bytes).await?;
+        let table = self.put_table(&table, table_bytes).await?;
         let row = ImageRow {
             digest,
             table: table.name,
@@ -260,16 +258,9 @@ impl Repo {
             created_ms: self.database.now_ms(),
         };
         let packs: Vec<PackName> = packed.packs.union(&collected.packs).copied().collect();
-        let name = reference.as_ref().map(|r| (r.name.as_str(), r.tag_or_latest()));
-        if !self.database.commit(lease, &self.storage, &row, table.base, &packs, name).await? {
+        let name = reference.as_ref();
+        if !self.record(lease, &row, envelope_bytes, table.base, &packs, name).await? {
             return Err(ImportError::Lapsed);
-        }
-        // It is stored, whether this process knows where or not.
-        if let Err(error) = self.catch_up().await {
-            tracing::warn!(
-                error = wire::chain(&error),
-                "the index does not know the new packs yet"
-            );
         }
         Ok(Imported {
             digest,
