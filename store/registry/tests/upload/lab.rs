@@ -87,7 +87,8 @@ pub fn frames(chunks: &[(Digest, Vec<u8>)]) -> Vec<Vec<u8>> {
     let mut seal = |lens: &mut Vec<u32>, plain: &mut Vec<u8>| {
         let mut frame = Vec::new();
         sealer.seal(lens, plain, &mut frame).unwrap();
-        (lens.clear(), plain.clear());
+        lens.clear();
+        plain.clear();
         frame
     };
     for (_, chunk) in chunks {
