@@ -30,8 +30,11 @@ fn decoded(bytes: &[u8]) -> Result<DerivedTable, DecodeError> {
     }
 }
 
+/// Where extents begin in the base, how many, and others.
+type Run<'a> = (u32, u32, &'a [(u64, Digest)]);
+
 /// A derived table of these numbers: extents of each region, and runs.
-fn written(regions: &[u64], runs: &[(u32, u32, &[(u64, Digest)])]) -> Vec<u8> {
+fn written(regions: &[u64], runs: &[Run<'_>]) -> Vec<u8> {
     let mut out = b"INGOTTBD\x01\0\0\0".to_vec();
     out.extend(digest_of(b"image").0);
     out.extend(name().0);
