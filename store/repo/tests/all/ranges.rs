@@ -104,16 +104,16 @@ async fn only_the_frames_of_a_range_are_read() {
 #[tokio::test]
 async fn a_reader_reads_a_frame_once_while_it_is_wanted() {
     let lab = Lab::new().await;
-    let disk = sparse(&lab.path("disk"), 4 * MIB, &[(0, &noise(1, 3 << 20))]);
+    let disk = sparse(&lab.path("disk"), 7 * MIB, &[(0, &noise(1, 6 << 20))]);
     let image = lab.import(&disk, "x").await.digest;
     let plan = Plan::harmless();
     let repo = Repo::open_storage(storage(&lab.store(), &plan)).await.unwrap();
-    let reader = Arc::new(repo).reader(&image, 0..4 * MIB).await.unwrap();
+    let reader = Arc::new(repo).reader(&image, 0..7 * MIB).await.unwrap();
     plan.pack_reads();
     let expected = fs::read(&disk).unwrap();
     let read = tokio::task::spawn_blocking(move || {
         for _ in 0..2 {
-            for at in (0..4 << 20).step_by(4096) {
+            for at in (0..7 << 20).step_by(4096) {
                 let mut block = [0; 4096];
                 reader.read_at(&mut block, at as u64).unwrap();
                 assert!(block == expected[at..at + 4096], "at {at}");

@@ -21,7 +21,7 @@ async fn damaged() -> Stocked {
     let store = stocked().await;
     let other = open(&store.lab.path("other")).await;
     import(&other, &store.disks[1], options("two")).await.unwrap();
-    flip(&store.packs[0], 100);
+    flip(&store.packs[0], 500_000);
     fs::remove_file(&store.packs[1]).unwrap();
     let name = store.images[1].digest.hex();
     fs::remove_file(store.lab.store().join(format!("blobs/{}/{name}", &name[..2]))).unwrap();
