@@ -12,10 +12,13 @@ pub enum DecodeError {
         /// The structure.
         what: &'static str,
     },
-    /// Written by a newer version of the format.
+    /// Written by another version of the format.
     #[error(
-        "{what} has format version {found}, and this program reads version {known}: \
-         use a newer ingot"
+        "{what} has format version {found}, and this program reads version {known}: {}",
+        match found > known {
+            true => "use a newer ingot",
+            false => "export its image with the older ingot and import that",
+        }
     )]
     Version {
         /// The structure.

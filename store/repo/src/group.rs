@@ -1,15 +1,7 @@
 //! Chunks that become a frame together.
 
-use store_format::frame::{CHUNKS_MAX, Header, SealError, Sealer};
+use store_format::frame::{CHUNKS_MAX, FILL_BYTES, Header, LEVEL, SealError, Sealer};
 use wire::Digest;
-
-/// Plain bytes of a frame: what compresses well needs company, and who wants
-/// one chunk opens all of them. Frames this large at this level take as much
-/// room as half as large ones at the next, and a third less time.
-const FRAME_BYTES: usize = 4 << 20;
-/// Level of zstd: the highest at which an import takes no longer than
-/// compressing the disk as one stream at level 3.
-const LEVEL: i32 = 5;
 
 /// Chunks, in the order in which they came.
 #[derive(Debug, Default)]
@@ -41,12 +33,12 @@ impl Group {
     /// Whether a chunk of so many bytes goes into the same frame.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         self.is_empty()
-            || (self.plain.len() + bytes <= FRAME_BYTES && self.ids.len() < CHUNKS_MAX as usize)
+            || (self.plain.len() + bytes <= FILL_BYTES && self.ids.len() < CHUNKS_MAX as usize)
     }
 
     pub(crate) fn push(&mut self, id: Digest, plain: &[u8]) {
         if self.is_empty() {
-            self.plain.reserve(FRAME_BYTES);
+            self.plain.reserve(FILL_BYTES);
         }
         self.ids.push(id);
         // A chunk that is too long for its length is refused when it is sealed.

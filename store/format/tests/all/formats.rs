@@ -358,6 +358,14 @@ fn newer_versions_are_named_as_such() {
 }
 
 #[test]
+fn older_versions_are_said_to_be_older() {
+    let mut older = locations().encode();
+    older[8] -= 1;
+    let said = Locations::decode(&older).unwrap_err().to_string();
+    assert!(said.contains("version 1") && said.contains("with the older ingot"), "{said}");
+}
+
+#[test]
 fn other_formats_are_named_as_such() {
     let magic = |error| matches!(error, DecodeError::Magic { .. });
     assert!(magic(ChunkTable::decode(&locations().encode()).unwrap_err()));

@@ -1,14 +1,9 @@
-//! Chunks that are sent together.
+//! Chunks that are sent together, as stores keep them.
 
 use std::mem;
 use std::sync::mpsc::SyncSender;
 
-use store_format::frame::{CHUNKS_MAX, SealError, Sealer};
-
-/// Plain bytes of a frame: as stores write them, which keep it as it is.
-const FRAME_BYTES: usize = 2 << 20;
-/// Level of zstd, as stores write with.
-const LEVEL: i32 = 6;
+use store_format::frame::{CHUNKS_MAX, FILL_BYTES, LEVEL, SealError, Sealer};
 
 /// Some chunks, compressed.
 pub(super) struct Frame {
@@ -26,14 +21,14 @@ pub(super) struct Frames {
 
 impl Frames {
     pub(super) fn new(out: SyncSender<Frame>) -> Result<Frames, SealError> {
-        let plain = Vec::with_capacity(FRAME_BYTES);
+        let plain = Vec::with_capacity(FILL_BYTES);
         Ok(Frames { sealer: Sealer::new(LEVEL)?, lens: Vec::new(), plain, out })
     }
 
     /// Adds a chunk; false where nobody takes frames any more.
     pub(super) fn push(&mut self, plain: &[u8]) -> Result<bool, SealError> {
         let has_room =
-            self.plain.len() + plain.len() <= FRAME_BYTES && self.lens.len() < CHUNKS_MAX as usize;
+            self.plain.len() + plain.len() <= FILL_BYTES && self.lens.len() < CHUNKS_MAX as usize;
         let taken = has_room || self.lens.is_empty() || self.seal()?;
         // What is too long for its length is refused when it is sealed.
         self.lens.push(u32::try_from(plain.len()).unwrap_or(u32::MAX));

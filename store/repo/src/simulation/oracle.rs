@@ -10,6 +10,7 @@ use store_format::table::KeptTable;
 use store_format::{PackName, pack};
 use wire::Digest;
 
+use crate::database::ImageRow;
 use crate::database::garbage::Records;
 use crate::storage::{blob_key, pack_key};
 
@@ -107,6 +108,18 @@ impl Oracle {
         self.tables.insert(*name, Arc::clone(&chunks));
         chunks
     }
+}
+
+/// The blobs that images need.
+pub(super) async fn needed_blobs(objects: &InMemory, rows: &[ImageRow]) -> HashSet<Digest> {
+    let mut needed = HashSet::new();
+    for row in rows {
+        needed.extend([row.digest, row.table]);
+        if let KeptTable::Derived(derived) = kept_table(objects, &row.table).await {
+            needed.insert(derived.base);
+        }
+    }
+    needed
 }
 
 async fn kept_table(objects: &InMemory, name: &Digest) -> KeptTable {

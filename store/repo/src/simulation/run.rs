@@ -7,7 +7,7 @@ use std::time::Duration;
 use wire::Digest;
 
 use super::gate::{Event, Op};
-use super::oracle::Oracle;
+use super::oracle::{self, Oracle};
 use super::world::{Disks, Outcome, Process, Running, Task, World};
 use crate::lease::LEASE_MS;
 
@@ -388,12 +388,14 @@ impl Simulation<'_> {
         }
         let report = repo.check(true).await.map_err(|error| failed(&error))?;
         let left = self.world.observer.condemned().await.unwrap();
+        let rows = self.world.observer.images().await.unwrap();
+        let needed = oracle::needed_blobs(&self.world.objects, &rows).await;
         let blobs = repo.storage.blobs().await.unwrap().len();
         let mut images: Vec<_> = self.oracle.names.values().copied().collect();
         images.sort_unstable();
         images.dedup();
         let problems = (report.problems.len(), report.unneeded_packs, left.len());
-        if problems != (0, 0, 0) || blobs != 2 * images.len() {
+        if problems != (0, 0, 0) || blobs != needed.len() || rows.len() != images.len() {
             return Err(format!("at the end there are {blobs} blobs, {left:?} and {report:?}"));
         }
         self.verify().await?;
