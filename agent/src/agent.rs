@@ -105,7 +105,7 @@ impl Agent {
             self.report.log.set_machine(checked_in.machine.clone());
             match checked_in.order {
                 Order::Hold(hold) => self.hold(&checked_in.machine, &inventory, &hold),
-                Order::Unknown => {
+                Order::Unknown | Order::Make(_) => {
                     let reason = "the controller gave an order that this agent does not know; \
                                   update the boot assets"
                         .to_owned();
@@ -185,7 +185,11 @@ impl Agent {
         self.report.log.set_run(Some((order.run.clone(), order.attempt)));
         let result = self.deploy(machine, order);
         if let Err(error) = &result {
-            self.report.say(&format!("deployment of {} failed: {}", order.reference, chain(error)));
+            self.report.say(&format!(
+                "deployment of {} failed: {}",
+                order.system.reference,
+                chain(error)
+            ));
         }
         if result.is_err() {
             self.report.log.flush(FLUSH);
@@ -197,27 +201,28 @@ impl Agent {
         let report = &self.report;
         report.say(&format!(
             "deploy {} ({}), run {}, attempt {}",
-            order.reference,
-            order.image.short(),
+            order.system.reference,
+            order.system.image.short(),
             order.run,
             order.attempt
         ));
         // Found out before the steps that it decides about, and told by the first of them.
-        let fetched = self.client().and_then(|client| Ok((client.envelope(&order.image)?, client)));
+        let fetched =
+            self.client().and_then(|client| Ok((client.envelope(&order.system.image)?, client)));
         let (envelope, client) = match fetched {
             Ok(fetched) => fetched,
             Err(error) => return self.failed_plan(DeployError::Envelope(error)),
         };
         // Only now: fetching may take minutes, in which disks come and go.
         let candidates = inventory::disks(&self.roots);
-        let disk = match choose(&candidates, &order.disk) {
+        let disk = match choose(&candidates, &order.system.disk) {
             Ok(disk) => disk,
             Err(error) => return self.failed_plan(error.into()),
         };
         if let Some(why) = disk.receipt_unknown.clone() {
             return self.failed_plan(DeployError::Receipt { disk: describe(disk), why });
         }
-        match disk.disk.not_installed(order.image) {
+        match disk.disk.not_installed(order.system.image) {
             None => self.skip_installation(&describe(disk)),
             Some(reason) => {
                 report.say(&format!("{}: {reason}", disk.disk.name));

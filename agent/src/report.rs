@@ -127,6 +127,8 @@ fn name(step: Step) -> &'static str {
         Step::Verify => "verify",
         Step::Seal => "seal",
         Step::Start => "start",
+        Step::Script => "script",
+        Step::Capture => "capture",
         Step::Unknown => "step",
     }
 }

@@ -7,8 +7,8 @@
 
 use wire::admin::{MachineState, RunState, UnixMs};
 use wire::{
-    DeployOrder, Digest, Disk, DiskChoice, HoldOrder, MachineId, Order, Outcome, Reference, RunId,
-    Start, Step,
+    DeployOrder, Digest, Disk, DiskChoice, HoldOrder, ImageOrder, MachineId, Order, Outcome,
+    Reference, RunId, Start, Step,
 };
 
 /// Attempts of one run before its machine is held: a machine that cannot be
@@ -277,9 +277,8 @@ impl CheckIn<'_> {
         let order = DeployOrder {
             run: run.id.clone(),
             attempt: run.attempt,
-            image,
-            reference,
-            disk,
+            system: ImageOrder { image, reference, disk },
+            others: Vec::new(),
             start,
         };
         Changes {
@@ -300,7 +299,12 @@ fn started(state: RunState, step: Step) -> Option<RunState> {
         Step::Verify => RunState::Verifying,
         Step::Seal => RunState::Sealing,
         Step::Start => RunState::Starting,
-        Step::Inventory | Step::Network | Step::CheckIn | Step::Unknown => return None,
+        Step::Inventory
+        | Step::Network
+        | Step::CheckIn
+        | Step::Script
+        | Step::Capture
+        | Step::Unknown => return None,
     };
     match (state, step) {
         (Succeeded | Failed | Superseded, _) => None,

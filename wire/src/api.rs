@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Event, Inventory, MachineId, Order};
+use crate::{Digest, Event, Inventory, MachineId, Order, RunId};
 
 /// Version of this conversation; sent by the agent, checked by the controller.
 pub const VERSION: u32 = 1;
@@ -18,6 +18,9 @@ pub const CHECK_IN: &str = "/v1/agent/check-in";
 
 /// `POST` [`EventBatch`], answered by [`EventsSeen`].
 pub const EVENTS: &str = "/v1/agent/events";
+
+/// `POST` [`Made`], answered by 204 once it is on record. Idempotent.
+pub const MADE: &str = "/v1/agent/made";
 
 /// `GET` + `{digest}`: the image's envelope, the bytes that the digest is of.
 /// `GET` + `{digest}/table`: its chunk table (`docs/chunk-table.md`).
@@ -75,6 +78,21 @@ pub struct EventsSeen {
     /// Highest number up to which every event of this boot is durable; the
     /// agent may forget those and sends the rest again.
     pub seq: u64,
+}
+
+/// An image that a machine made ([`Order::Make`]) and sent to the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The machine.
+    pub machine: MachineId,
+    /// The boot of its agent.
+    pub boot: String,
+    /// The run that made it.
+    pub run: RunId,
+    /// The attempt of that run.
+    pub attempt: u32,
+    /// The image.
+    pub image: Digest,
 }
 
 /// What an error looks like on the wire.

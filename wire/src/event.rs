@@ -99,6 +99,10 @@ pub enum Step {
     Seal,
     /// Start the installed OS.
     Start,
+    /// Run a recipe's script on what was installed.
+    Script,
+    /// Read what the script made of the disk, and send to the store what that lacks.
+    Capture,
     /// From a newer agent.
     #[serde(other)]
     Unknown,

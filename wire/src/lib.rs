@@ -29,6 +29,8 @@ pub use inventory::{
     Bus, Cpu, Device, Disk, Firmware, FirmwareKind, Inventory, Memory, Neighbour, Network, Nic, Os,
     Partition, System, Tpm,
 };
-pub use order::{AskOrder, DeployOrder, DiskChoice, HoldOrder, Order, Start};
+pub use order::{
+    AskOrder, DeployOrder, DiskChoice, HoldOrder, ImageOrder, MakeOrder, Order, Start,
+};
 pub use receipt::{Receipt, ReceiptState};
 pub use reference::{Reference, ReferenceError};

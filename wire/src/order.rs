@@ -1,8 +1,10 @@
 //! What a machine is told to do.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Bus, Digest, Disk, Reference, RunId};
+use crate::{Bus, Configuration, Digest, Disk, Reference, RunId};
 
 /// The controller's answer to a machine that checked in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +15,9 @@ pub enum Order {
     /// Run this image: start it where the receipt on the disk says that it is
     /// installed, install it first where not.
     Deploy(DeployOrder),
+    /// Make an image on this machine: install its base, run a script on that,
+    /// send what came of it to the store, and check in again.
+    Make(Box<MakeOrder>),
     /// Ask the person at the machine, and check in again with the answer.
     Ask(AskOrder),
     /// From a newer controller: hold and say so.
@@ -65,23 +70,72 @@ pub struct HoldOrder {
     pub retry_secs: u32,
 }
 
-/// One image for one machine.
+/// Images for one machine, each on a disk of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeployOrder {
     /// The run that all events of this order belong to.
     pub run: RunId,
     /// Counts the tries of this run, from 1.
     pub attempt: u32,
-    /// The image to run.
+    /// The image that is started.
+    #[serde(flatten)]
+    pub system: ImageOrder,
+    /// What else is installed, at most [`DeployOrder::OTHERS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<ImageOrder>,
+    /// How the OS is started.
+    #[serde(default)]
+    pub start: Start,
+}
+
+impl DeployOrder {
+    /// Most images beside the one that is started.
+    pub const OTHERS_MAX: usize = 15;
+
+    /// All images, the one that is started first.
+    pub fn images(&self) -> impl Iterator<Item = &ImageOrder> {
+        std::iter::once(&self.system).chain(&self.others)
+    }
+}
+
+/// An image, and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageOrder {
+    /// The image.
     pub image: Digest,
     /// What the policy called it, for people.
     pub reference: Reference,
     /// Which disk to install to.
     #[serde(default)]
     pub disk: DiskChoice,
-    /// How to start the OS.
-    #[serde(default)]
-    pub start: Start,
+}
+
+/// An image that is to be made on the machine's own hardware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeOrder {
+    /// The run that all events of this order belong to.
+    pub run: RunId,
+    /// Counts the tries of this run, from 1.
+    pub attempt: u32,
+    /// What the script begins with, and the disk that is used up for it.
+    pub base: ImageOrder,
+    /// What the image is made for; [`Configuration::reference`] is what it is
+    /// stored as.
+    pub configuration: Configuration,
+    /// Why the machine makes it, in words for the person in front of it.
+    pub reason: String,
+    /// The script, at most [`MakeOrder::SCRIPT_BYTES_MAX`]: an executable text,
+    /// run with the installed base as its root.
+    pub script: String,
+    /// Its environment beside the usual: what the recipe gives it of the facts.
+    pub environment: BTreeMap<String, String>,
+    /// Seconds that it may take.
+    pub timeout_secs: u32,
+}
+
+impl MakeOrder {
+    /// Longest script, in bytes.
+    pub const SCRIPT_BYTES_MAX: usize = 1 << 20;
 }
 
 /// Which disk an image goes to. All given criteria must hold, for exactly one

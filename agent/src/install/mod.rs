@@ -115,7 +115,7 @@ impl Job<'_> {
             Plan::make(&image, &Withheld::new(self.target, &layout), had_receipt, self.report)?;
         self.report.say(&format!(
             "plan: {} onto {}: {} of content, {} already there, {} to fetch in {} requests",
-            self.order.reference,
+            self.order.system.reference,
             self.disk,
             size(plan.image_bytes),
             size(plan.present_bytes),
@@ -123,7 +123,7 @@ impl Job<'_> {
             plan.requests.len(),
         ));
         self.report.event(EventKind::Planned {
-            image: self.order.image,
+            image: self.order.system.image,
             disk: self.disk.clone(),
             image_bytes: plan.image_bytes,
             present_bytes: plan.present_bytes,
@@ -177,8 +177,8 @@ impl Job<'_> {
         receipt::encode(&Receipt {
             version: Receipt::VERSION,
             state,
-            image: self.order.image,
-            reference: self.order.reference.clone(),
+            image: self.order.system.image,
+            reference: self.order.system.reference.clone(),
             run: self.order.run.clone(),
             machine: self.machine.clone(),
             disk: self.identity.clone(),

@@ -217,14 +217,14 @@ fn an_equal_receipt_on_the_same_disk_needs_nothing() {
         let serial = serial.map(str::to_owned);
         wire::Disk { size_bytes, serial, receipt, ..wire::Disk::default() }.not_installed(image)
     };
-    let image = order(&sample).image;
+    let image = order(&sample).system.image;
     assert_eq!(why(Some("S-1"), DISK, image).unwrap(), "the disk has no receipt");
     run(&server, &sample, &disk).0.unwrap();
     assert_eq!(why(Some("S-1"), DISK, image), None);
     assert!(why(Some("S-2"), DISK, image).unwrap().contains("another disk"));
     assert!(why(None, DISK, image).unwrap().contains("another disk"));
     assert!(why(Some("S-1"), DISK + 512, image).unwrap().contains("another disk"));
-    let other = crate::support::order(&crate::support::sample(512, 2)).image;
+    let other = crate::support::order(&crate::support::sample(512, 2)).system.image;
     assert!(why(Some("S-1"), DISK, other).unwrap().contains("test/image:1"));
 }
 

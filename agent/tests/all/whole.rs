@@ -260,7 +260,7 @@ fn a_failure_is_told_and_the_controller_decides() {
     let root = tempfile::tempdir().unwrap();
     let roots = machine_with_disk(root.path(), vec![0x5a; wanted.disk.len()]);
     let mut nowhere = order(&wanted);
-    nowhere.disk.serial = Some("another".into());
+    nowhere.system.disk.serial = Some("another".into());
     let orders = vec![
         deploy(&missing, Start::Reboot),
         Order::Deploy(nowhere),

@@ -212,7 +212,7 @@ fn an_agent_is_told_what_the_policy_says_and_operators_see_it() {
     let server = Server::start(&world);
     let told = server.check_in("ACME");
     let Order::Deploy(order) = told.order else { panic!("{told:?}") };
-    assert_eq!(order.reference.to_string(), "lab/web:1");
+    assert_eq!(order.system.reference.to_string(), "lab/web:1");
     let held = server.check_in("Nobody");
     assert!(matches!(held.order, Order::Hold(_)), "{held:?}");
 

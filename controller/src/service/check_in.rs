@@ -276,8 +276,11 @@ fn wait() -> Order {
 fn told(order: &Order) -> String {
     match order {
         Order::Deploy(order) => {
-            format!("run {} ({}), attempt {}", order.reference, order.image.short(), order.attempt)
+            let images: Vec<_> =
+                order.images().map(|i| format!("{} ({})", i.reference, i.image.short())).collect();
+            format!("run {}, attempt {}", images.join(", "), order.attempt)
         }
+        Order::Make(order) => format!("make {}, attempt {}", order.configuration, order.attempt),
         Order::Hold(hold) => format!("hold: {}", hold.reason),
         Order::Ask(ask) => format!("ask {:?}", ask.name),
         Order::Unknown => "hold".to_owned(),

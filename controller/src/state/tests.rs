@@ -84,7 +84,7 @@ impl World {
     fn seen(&self, changes: Changes) -> Seen {
         let order = match changes.order {
             Some(Order::Deploy(order)) => {
-                format!("{} attempt {} of {}", order.run, order.attempt, order.reference)
+                format!("{} attempt {} of {}", order.run, order.attempt, order.system.reference)
             }
             Some(Order::Hold(order)) => format!("hold: {}", order.reason),
             _ => "none".into(),
@@ -393,9 +393,9 @@ fn check(world: &World, act: &Act, changes: &Changes) -> Result<(), TestCaseErro
             // No machine is ever told to deploy what no rule gives it.
             (Some(Order::Deploy(order)), Wanted::Deploy(target)) => {
                 prop_assert_eq!(world.held.as_ref(), None);
-                prop_assert_eq!(order.image, target.image);
-                prop_assert_eq!(&order.reference, &target.reference);
-                prop_assert_eq!(&order.disk, &target.disk);
+                prop_assert_eq!(order.system.image, target.image);
+                prop_assert_eq!(&order.system.reference, &target.reference);
+                prop_assert_eq!(&order.system.disk, &target.disk);
                 let run = changes.run.as_ref().unwrap();
                 prop_assert_eq!((&order.run, order.attempt), (&run.id, run.attempt));
                 prop_assert_eq!(&run.boot, &boot.to_string());

@@ -81,7 +81,7 @@ async fn an_answer_becomes_a_fact_with_its_source_and_outlives_the_boot() {
     assert!(reason.starts_with("the policy asks \"What is this machine for?\" at"), "{reason}");
 
     let order = deploy(&tell(&mut world, &mut agent, "role", Some("web")).await);
-    assert_eq!(order.reference.to_string(), "web:2");
+    assert_eq!(order.system.reference.to_string(), "web:2");
     let at = world.now;
     let known = world.controller.machine(&id).await.unwrap();
     let answer = Answer { value: "web".into(), source: AnswerSource::Console, at };
@@ -96,7 +96,7 @@ async fn an_answer_becomes_a_fact_with_its_source_and_outlives_the_boot() {
     assert_eq!(deploy(&tell(&mut world, &mut agent, "role", Some("web")).await), order);
     agent.restart();
     world.restart().await;
-    assert_eq!(deploy(&world.check_in(&mut agent).await).reference, order.reference);
+    assert_eq!(deploy(&world.check_in(&mut agent).await).system.reference, order.system.reference);
     assert_eq!(world.controller.machine(&id).await.unwrap().answers["role"].at, at);
 }
 
@@ -113,7 +113,7 @@ async fn nobody_answers_and_the_machine_waits_or_takes_the_default() {
     let ask = asked(&tell(&mut world, &mut agent, "role", Some("db")).await);
     assert_eq!((ask.name.as_str(), ask.default.as_deref()), ("size", Some("small")));
     let order = deploy(&tell(&mut world, &mut agent, "size", None).await);
-    assert_eq!(order.reference.to_string(), "base:1");
+    assert_eq!(order.system.reference.to_string(), "base:1");
     let id = agent.machine.clone().unwrap();
     let known = world.controller.machine(&id).await.unwrap();
     let size = &known.answers["size"];
@@ -171,7 +171,7 @@ async fn a_label_that_decides_spares_the_question() {
     let change = LabelChange { set, remove: vec![] };
     world.controller.label(&id, &change).await.unwrap();
     let order = deploy(&world.check_in(&mut agent).await);
-    assert_eq!(order.reference.to_string(), "web:2");
+    assert_eq!(order.system.reference.to_string(), "web:2");
 }
 
 fn next(policy: &Policy, pairs: &[(&str, &str)]) -> Option<String> {

@@ -69,9 +69,9 @@ async fn an_answer_decides_the_rule_and_what_its_recipe_makes() {
     };
     let (db_image, web_image) = (made("db"), made("web"));
     assert_ne!(db_image, web_image);
-    assert_eq!(second_order.image, db_image);
-    assert_eq!(world.install(&mut db).await.image, db_image);
-    assert_eq!(world.install(&mut web).await.image, web_image);
+    assert_eq!(second_order.system.image, db_image);
+    assert_eq!(world.install(&mut db).await.system.image, db_image);
+    assert_eq!(world.install(&mut web).await.system.image, web_image);
 
     // Both are shown, and outlive the server.
     world.restart().await;
@@ -83,7 +83,7 @@ async fn an_answer_decides_the_rule_and_what_its_recipe_makes() {
     assert_eq!(build.image, Some(web_image));
     assert_eq!(build.configuration.facts["answer.role"], Some(FactValue::Text("web".into())));
     web.restart();
-    assert_eq!(world.install(&mut web).await.image, web_image);
+    assert_eq!(world.install(&mut web).await.system.image, web_image);
     assert_eq!(world.workshop.begun().len(), 2);
 }
 

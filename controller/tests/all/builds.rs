@@ -131,8 +131,8 @@ async fn many_machines_wait_for_one_build_and_all_get_its_image() {
     world.built(1).await;
     for agent in &mut agents {
         let order = world.install(agent).await;
-        assert_eq!(order.image, image(expected.key));
-        assert_eq!(order.reference, expected.reference());
+        assert_eq!(order.system.image, image(expected.key));
+        assert_eq!(order.system.reference, expected.reference());
         assert_eq!(order.start, wire::Start::Reboot);
     }
     assert_eq!(world.workshop.begun().len(), 1);
@@ -182,22 +182,22 @@ async fn declared_facts_decide_about_the_image_and_others_do_not_matter() {
     world.check_in(&mut first).await;
     world.workshop.end(10);
     world.built(1).await;
-    let one = world.install(&mut first).await.image;
+    let one = world.install(&mut first).await.system.image;
 
     let mut equal = Agent::new(2);
     equal.inventory.cpu.count = Some(64);
     equal.inventory.disks[0].model = Some("other".into());
-    assert_eq!(world.install(&mut equal).await.image, one, "no build");
+    assert_eq!(world.install(&mut equal).await.system.image, one, "no build");
 
     let mut other = Agent::new(3);
     other.inventory.system.product = Some("X2".into());
     assert!(hold(&world.check_in(&mut other).await).contains("system.product \"X2\""));
     world.built(2).await;
-    let two = world.install(&mut other).await.image;
+    let two = world.install(&mut other).await.system.image;
     world.label(&equal, "web").await;
     hold(&world.check_in(&mut equal).await);
     world.built(3).await;
-    let three = world.install(&mut equal).await.image;
+    let three = world.install(&mut equal).await.system.image;
     assert!(one != two && two != three && one != three);
     assert_eq!(world.workshop.begun().len(), 3);
 }
@@ -329,7 +329,7 @@ async fn an_image_that_left_the_store_is_built_again() {
     world.workshop.end(1);
     world.built(1).await;
     let order = world.install(&mut agent).await;
-    let reference = order.reference.to_string();
+    let reference = order.system.reference.to_string();
     // Removed, and then given to another image by somebody: neither is what was built.
     for (builds, now_means) in [(2, None), (3, Some(Digest([9; 32])))] {
         world.name(&reference, now_means);
@@ -337,7 +337,7 @@ async fn an_image_that_left_the_store_is_built_again() {
         hold(&world.check_in(&mut agent).await);
         world.workshop.end(1);
         world.built(builds).await;
-        assert_eq!(deploy(&world.check_in(&mut agent).await).image, order.image);
+        assert_eq!(deploy(&world.check_in(&mut agent).await).system.image, order.system.image);
     }
 }
 
@@ -348,7 +348,7 @@ async fn what_the_policy_wants_no_more_is_stored_all_the_same() {
     world.check_in(&mut agent).await;
     world.begun(1).await;
     world.label(&agent, "fixed").await;
-    assert_eq!(deploy(&world.check_in(&mut agent).await).image, Digest([2; 32]));
+    assert_eq!(deploy(&world.check_in(&mut agent).await).system.image, Digest([2; 32]));
     let before = world.told(&agent).await.len();
     world.workshop.end(1);
     world.built(1).await;
@@ -383,7 +383,7 @@ async fn a_rule_may_say_that_nothing_is_to_be_built() {
     for role in ["only-there", "never"] {
         world.label(&agent, role).await;
         let order = deploy(&world.check_in(&mut agent).await);
-        assert_eq!(order.image, image(world.workshop.begun()[1].key));
+        assert_eq!(order.system.image, image(world.workshop.begun()[1].key));
     }
 }
 
@@ -472,7 +472,7 @@ fn check(world: &World, agent: &Agent, role: Option<&str>, held: bool, answer: &
     let recipe = match role {
         Some("fixed") => {
             assert_eq!(
-                (order.image, order.reference.to_string()),
+                (order.system.image, order.system.reference.to_string()),
                 (Digest([2; 32]), "web:2".into())
             );
             return;
@@ -482,10 +482,10 @@ fn check(world: &World, agent: &Agent, role: Option<&str>, held: bool, answer: &
         _ => "a.toml",
     };
     let configuration = world.workshop.configuration(recipe, &facts(agent, role));
-    assert_eq!(order.reference, configuration.reference());
-    assert_eq!(order.image, image(configuration.key));
-    let named = world.images.0.lock().unwrap().get(&order.reference.to_string()).copied();
-    assert_eq!(named, Some(order.image), "it is in the store, and cannot be collected");
+    assert_eq!(order.system.reference, configuration.reference());
+    assert_eq!(order.system.image, image(configuration.key));
+    let named = world.images.0.lock().unwrap().get(&order.system.reference.to_string()).copied();
+    assert_eq!(named, Some(order.system.image), "it is in the store, and cannot be collected");
 }
 
 async fn course(acts: &[Act]) {

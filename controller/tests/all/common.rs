@@ -155,7 +155,7 @@ impl World {
             let batch = agent.tells(&order, events);
             self.send(&batch).await;
         }
-        agent.receipt = Some(order.image);
+        agent.receipt = Some(order.system.image);
         order
     }
 }

@@ -34,7 +34,7 @@ async fn course(stop: usize) -> (u64, Vec<(RunState, u32)>, MachineState) {
             }
         }
     }
-    agent.receipt = Some(order.image);
+    agent.receipt = Some(order.system.image);
     agent.restart();
     let second = deploy(&world.check_in(&mut agent).await);
     if at_stop() {

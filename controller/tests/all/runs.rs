@@ -17,7 +17,7 @@ async fn a_machine_gets_its_image_once() {
     let mut world = World::new().await;
     let mut agent = Agent::new(1);
     let order = world.install(&mut agent).await;
-    assert_eq!((order.image, order.attempt), (Digest([1; 32]), 1));
+    assert_eq!((order.system.image, order.attempt), (Digest([1; 32]), 1));
     let run = world.controller.run(&order.run).await.unwrap();
     assert_eq!((run.summary.state, run.summary.rule.as_str()), (RunState::Succeeded, "rest"));
     let steps: Vec<_> = run.steps.iter().map(|step| step.step).collect();
@@ -27,7 +27,7 @@ async fn a_machine_gets_its_image_once() {
     agent.restart();
     let again = deploy(&world.check_in(&mut agent).await);
     assert_ne!(again.run, order.run);
-    assert_eq!(again.image, order.image);
+    assert_eq!(again.system.image, order.system.image);
     let machine = world.controller.machine(agent.machine.as_ref().unwrap()).await.unwrap();
     let states: Vec<_> = machine.runs.iter().map(|run| run.state).collect();
     assert_eq!(states, [RunState::AlreadyInstalled, RunState::Succeeded]);
@@ -39,15 +39,15 @@ async fn labels_count_from_the_next_check_in() {
     let mut world = World::new().await;
     let mut agent = Agent::new(1);
     let first = world.check_in(&mut agent).await;
-    assert_eq!(deploy(&first).reference.to_string(), "base:1");
+    assert_eq!(deploy(&first).system.reference.to_string(), "base:1");
     world.controller.label(&first.machine, &role("web")).await.unwrap();
     let second = deploy(&world.check_in(&mut agent).await);
-    assert_eq!(second.reference.to_string(), "web:2");
+    assert_eq!(second.system.reference.to_string(), "web:2");
     let before = world.controller.run(&deploy(&first).run).await.unwrap();
     assert_eq!(before.summary.state, RunState::Superseded);
     let change = LabelChange { set: BTreeMap::new(), remove: vec!["role".into()] };
     world.controller.label(&first.machine, &change).await.unwrap();
-    assert_eq!(deploy(&world.check_in(&mut agent).await).reference.to_string(), "base:1");
+    assert_eq!(deploy(&world.check_in(&mut agent).await).system.reference.to_string(), "base:1");
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn whoever_gets_no_image_is_told_why() {
     );
     // The image comes, and so does the order.
     world.images.0.lock().unwrap().insert("ghost:1".into(), Digest([3; 32]));
-    assert_eq!(deploy(&world.check_in(&mut agent).await).image, Digest([3; 32]));
+    assert_eq!(deploy(&world.check_in(&mut agent).await).system.image, Digest([3; 32]));
 
     world.controller.label(&id, &role("broken")).await.unwrap();
     let error = world.controller.check_in(&agent.asks(), 1).await.unwrap_err();
@@ -151,7 +151,7 @@ async fn a_run_shows_its_plan_and_how_far_it_is() {
     let mut agent = Agent::new(1);
     let order = deploy(&world.check_in(&mut agent).await);
     let plan = EventKind::Planned {
-        image: order.image,
+        image: order.system.image,
         disk: "/dev/vda".into(),
         image_bytes: 100,
         present_bytes: 40,

@@ -187,9 +187,12 @@ pub fn order(sample: &Sample) -> DeployOrder {
     DeployOrder {
         run: "r-1".parse().unwrap(),
         attempt: 1,
-        image: sample.digest(),
-        reference: "test/image:1".parse().unwrap(),
-        disk: wire::DiskChoice::default(),
+        system: wire::ImageOrder {
+            image: sample.digest(),
+            reference: "test/image:1".parse().unwrap(),
+            disk: wire::DiskChoice::default(),
+        },
+        others: Vec::new(),
         start: wire::Start::Reboot,
     }
 }

@@ -74,7 +74,7 @@ impl Machine {
 
     /// Begins to carry an order out.
     pub fn obey(&mut self, order: &DeployOrder) {
-        let there = self.agent.receipt == Some(order.image);
+        let there = self.agent.receipt == Some(order.system.image);
         let skipped = Outcome::Skipped { reason: "it is there".to_owned() };
         let script = match there {
             false => STEPS.iter().flat_map(|s| [started(*s), ended(*s, Outcome::Done)]).collect(),
@@ -107,7 +107,7 @@ impl Machine {
             match kind {
                 EventKind::StepStarted { step: Step::Transfer } => self.agent.receipt = None,
                 EventKind::StepEnded { step: Step::Seal, outcome: Outcome::Done, .. } => {
-                    self.agent.receipt = Some(order.image);
+                    self.agent.receipt = Some(order.system.image);
                 }
                 _ => {}
             }

@@ -158,9 +158,9 @@ impl Site {
         match (expected, &answer.order) {
             (Expected::Wait, Order::Hold(_)) => {}
             (Expected::Deploy { rule, reference, image, start }, Order::Deploy(order)) => {
-                assert_eq!((order.image, order.start), (*image, *start));
-                assert_eq!(order.reference.to_string(), *reference);
-                assert_eq!(order.disk, DiskChoice::default());
+                assert_eq!((order.system.image, order.start), (*image, *start));
+                assert_eq!(order.system.reference.to_string(), *reference);
+                assert_eq!(order.system.disk, DiskChoice::default());
                 let run = controller.run(&order.run).await.unwrap().summary;
                 assert_eq!((&run.rule, &run.machine), (rule, &answer.machine));
                 assert_eq!(run.attempt, order.attempt);
