@@ -57,9 +57,7 @@ impl Server {
         path: &str,
         body: &impl Serialize,
     ) -> anyhow::Result<T> {
-        let url = format!("{}{path}", self.base);
-        let answered = self.agent.post(&url).send_json(body);
-        self.answer(&url, answered).with_context(|| format!("cannot change {what}"))
+        self.post(path, body).with_context(|| format!("cannot change {what}"))
     }
 
     /// Asks what takes a body to ask; `what` is the answer's name in messages.
@@ -69,9 +67,13 @@ impl Server {
         path: &str,
         body: &impl Serialize,
     ) -> anyhow::Result<T> {
+        self.post(path, body).with_context(|| format!("cannot get {what}"))
+    }
+
+    fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
         let url = format!("{}{path}", self.base);
         let answered = self.agent.post(&url).send_json(body);
-        self.answer(&url, answered).with_context(|| format!("cannot get {what}"))
+        self.answer(&url, answered)
     }
 
     fn answer<T: DeserializeOwned>(

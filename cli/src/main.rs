@@ -72,6 +72,8 @@ fn run(command: &Command, context: &Context) -> anyhow::Result<Code> {
         Command::Machine(fleet::Machine::Release(args)) => {
             command::machine::release(args, context)?;
         }
+        Command::Machine(fleet::Machine::Retire(args)) => command::machine::retire(args, context)?,
+        Command::Deploy(args) => command::deploy::deploy(args, context)?,
         Command::Run(fleet::Run::Ls(args)) => command::run::ls(args, context)?,
         Command::Run(fleet::Run::Show(args)) => command::run::show(args, context)?,
         Command::Run(fleet::Run::Logs(args)) => command::logs::logs(args, context)?,

@@ -11,9 +11,9 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use serde::Deserialize;
 use wire::admin::{
-    CHECK, DRY_RUN, DryRun, DryRunRequest, HOLD, HoldRequest, LABELS, LIST_MAX, LOG,
-    LOG_WAIT_SECS_MAX, LabelChange, LogPage, MACHINES, MachineDetail, MachineList, POLICY,
-    PolicyCheck, PolicyStatus, RELEASE, RUNS, RunDetail, RunList, UnixMs, WHY, Why,
+    CHECK, DEPLOY, DRY_RUN, DeployRequest, DryRun, DryRunRequest, HOLD, HoldRequest, LABELS,
+    LIST_MAX, LOG, LOG_WAIT_SECS_MAX, LabelChange, LogPage, MACHINES, MachineDetail, MachineList,
+    POLICY, PolicyCheck, PolicyStatus, RELEASE, RETIRE, RUNS, RunDetail, RunList, UnixMs, WHY, Why,
 };
 use wire::api::{CHECK_IN, CheckIn, CheckedIn, EVENTS, EventBatch, EventsSeen};
 use wire::{MachineId, RunId};
@@ -43,6 +43,8 @@ pub fn router(controller: Arc<Controller>, clock: fn() -> UnixMs) -> Router {
         .route(&format!("{machine}{LABELS}"), post(label))
         .route(&format!("{machine}{HOLD}"), post(hold))
         .route(&format!("{machine}{RELEASE}"), post(release))
+        .route(&format!("{machine}{DEPLOY}"), post(deploy))
+        .route(&format!("{machine}{RETIRE}"), post(retire))
         .route(&format!("{machine}{LOG}"), get(machine_log))
         .route(RUNS, get(runs))
         .route(&run, get(show_run))
@@ -81,11 +83,12 @@ async fn events(
 struct Page {
     after: Option<MachineId>,
     limit: Option<u32>,
+    on: Option<String>,
 }
 
 async fn machines(State(app): State<App>, Query(page): Query<Page>) -> Answer<MachineList> {
     let limit = page.limit.unwrap_or(LIST_MAX);
-    app.answer(app.controller.machines(page.after.as_ref(), limit).await)
+    app.answer(app.controller.machines(page.after.as_ref(), limit, page.on.as_deref()).await)
 }
 
 async fn show_machine(State(app): State<App>, Id(id): Id<MachineId>) -> Answer<MachineDetail> {
@@ -110,6 +113,18 @@ async fn hold(
 
 async fn release(State(app): State<App>, Id(id): Id<MachineId>) -> Answer<MachineDetail> {
     app.answer(app.controller.release(&id, (app.clock)()).await)
+}
+
+async fn deploy(
+    State(app): State<App>,
+    Id(id): Id<MachineId>,
+    Json(request): Json<DeployRequest>,
+) -> Answer<MachineDetail> {
+    app.answer(app.controller.deploy(&id, &request).await)
+}
+
+async fn retire(State(app): State<App>, Id(id): Id<MachineId>) -> Answer<MachineDetail> {
+    app.answer(app.controller.retire(&id, (app.clock)()).await)
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,7 @@ mod check_in;
 mod dry_run;
 mod events;
 mod recipe;
+mod steer;
 mod steps;
 
 use std::error::Error;
@@ -166,9 +167,10 @@ impl Controller {
         &self.policy
     }
 
-    /// What the policy wants of a machine with these facts, as it stands.
-    async fn wanted(&self, policy: &Policy, facts: &Facts) -> Result<Wanted, ControllerError> {
-        Ok(match self.decide(policy, facts).await? {
+    /// What is wanted of a machine, as it stands.
+    async fn wanted(&self, policy: &Policy, record: &Machine) -> Result<Wanted, ControllerError> {
+        let decision = self.decide_for(policy, &record.facts(), record.deploy.as_ref()).await?;
+        Ok(match decision {
             Decision::Settled { wanted, .. } => wanted,
             Decision::Open(question) => Wanted::Hold(check_in::waits_for_answer(question)),
             Decision::Unbuilt { rule, plan } => self.unbuilt(&rule, plan.configuration()),

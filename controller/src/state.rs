@@ -352,7 +352,8 @@ fn stepped(run: &Run, state: RunState, cause: Option<&str>, now: UnixMs) -> Opti
     Some(Changes { machine: (standing(state), reason), closed: None, run: Some(run), order: None })
 }
 
-fn superseded(run: Run, reason: &str, now: UnixMs) -> Run {
+/// A run that is not wanted any more; one that is over stays as it is.
+pub(crate) fn superseded(run: Run, reason: &str, now: UnixMs) -> Run {
     if run.state.is_over() {
         return run;
     }

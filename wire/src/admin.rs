@@ -15,7 +15,8 @@ use crate::{
     RunId, Start, Step,
 };
 
-/// `GET`: [`MachineList`], by `?after=ID&limit=N` in the order of ids.
+/// `GET`: [`MachineList`], by `?after=ID&limit=N` in the order of ids; with
+/// `&on=EXPRESSION` those that it is true of, out of each page of all.
 /// `GET` + `/{id}`: [`MachineDetail`].
 pub const MACHINES: &str = "/v1/machines";
 
@@ -31,6 +32,14 @@ pub const HOLD: &str = "/hold";
 /// answered at its console, and lets an image for it whose build failed be
 /// built again.
 pub const RELEASE: &str = "/release";
+
+/// `POST` to [`MACHINES`]`/{id}` + this, [`DeployRequest`]: [`MachineDetail`].
+/// What the machine runs from its next check-in on, whatever the policy says.
+pub const DEPLOY: &str = "/deploy";
+
+/// `POST` to [`MACHINES`]`/{id}` + this, no body: [`MachineDetail`]. Takes the
+/// machine out of service: its record stays, and nothing is recognised as it.
+pub const RETIRE: &str = "/retire";
 
 /// `GET` [`MACHINES`]`/{id}` or [`RUNS`]`/{id}` + this: [`LogPage`], by
 /// `?since=N&limit=N&wait=SECONDS`; waits at most [`LOG_WAIT_SECS_MAX`] for a
@@ -78,6 +87,8 @@ pub enum MachineState {
     Installed,
     /// The policy refuses it; the reason says why.
     Failed,
+    /// It was taken out of service: the record of what it was.
+    Retired,
     /// From a newer controller.
     #[serde(other)]
     Unknown,
@@ -166,6 +177,9 @@ pub struct MachineDetail {
     pub summary: MachineSummary,
     /// Why an operator, or doubt about what machine this is, holds it.
     pub held: Option<String>,
+    /// What an operator gave it, whatever the policy says.
+    #[serde(default)]
+    pub deploy: Option<Deployment>,
     /// Its last inventory.
     pub inventory: Inventory,
     /// What the policy is held against: the facts of that inventory, the labels and the answers.
@@ -234,6 +248,28 @@ pub struct LabelChange {
 pub struct HoldRequest {
     /// Shown on the machine's console.
     pub reason: String,
+}
+
+/// What a machine shall run, whatever the policy says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeployRequest {
+    /// This; what the policy says where absent.
+    pub image: Option<Deployment>,
+}
+
+/// An image that an operator gave a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deployment {
+    /// The image.
+    pub reference: Reference,
+    /// Which disk it goes to.
+    #[serde(default)]
+    pub disk: DiskChoice,
+    /// How it is started.
+    #[serde(default)]
+    pub start: Start,
 }
 
 /// One run in a list.
@@ -383,6 +419,9 @@ pub struct Why {
     pub questions: Vec<QuestionTrace>,
     /// The rule that decides: the first that matches.
     pub winner: Option<String>,
+    /// What an operator gave the machine: then no rule decides.
+    #[serde(default)]
+    pub deploy: Option<Deployment>,
     /// What the machine is told, in words, with all that the policy does not
     /// know: holds, failed attempts, images that the store lacks.
     pub order: String,

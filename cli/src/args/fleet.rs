@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
-use wire::{MachineId, RunId};
+use clap::{Args, Subcommand, ValueEnum};
+use wire::{MachineId, Reference, RunId};
 
 /// See and steer the machines that have reported to the server
 #[derive(Debug, Subcommand)]
@@ -13,17 +13,26 @@ pub enum Machine {
     Label(MachineLabel),
     Hold(MachineHold),
     Release(MachineRelease),
+    Retire(MachineRetire),
 }
 
 /// List the machines
 ///
 /// One line per machine that ever booted into the agent: what it is, what it runs, and when it was
-/// last heard of.
+/// last heard of. Retired machines are listed with --all only.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     ingot machine ls\n  \
+    ingot machine ls --on 'label.role == \"web\" and disk.size > 1 TB'\n  \
     ingot machine ls --server http://10.0.0.1:8460 --json")]
-pub struct MachineLs {}
+pub struct MachineLs {
+    /// List the machines that this is true of: an expression over facts, as in a rule of the policy
+    #[arg(long, value_name = "EXPRESSION")]
+    pub on: Option<String>,
+    /// List retired machines, too
+    #[arg(long, conflicts_with = "on")]
+    pub all: bool,
+}
 
 /// Show one machine with all its facts
 ///
@@ -82,6 +91,69 @@ pub struct MachineHold {
 pub struct MachineRelease {
     /// Machine to release, as `ingot machine ls` names it
     pub machine: MachineId,
+}
+
+/// Take a machine out of service
+///
+/// For a machine that left the rack: what it was doing ends, its record and its runs stay to be
+/// read, and `ingot machine ls` lists it with --all only. Nothing is recognised as it any more, so
+/// its parts may serve in others; should the machine itself come back, it is a new one. Its disks
+/// are not touched.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot machine retire m-4f6c20a1 --yes")]
+pub struct MachineRetire {
+    /// Machine to retire, as `ingot machine ls` names it
+    pub machine: MachineId,
+    /// Do it: there is no way back
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Give machines an image, whatever the policy says
+///
+/// Chooses machines by an expression over facts, as in a rule of the policy, and shows them with
+/// --plan; with --yes they get the image at their next check-in, which is when they boot, or when a
+/// waiting one asks again. It counts for the machines that were chosen, until another deploy
+/// changes it; with --by-policy the policy decides about them again.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot deploy web:2 --on 'label.role == \"web\"' --plan\n  \
+    ingot deploy web:2 --on 'label.role == \"web\"' --yes\n  \
+    ingot deploy --by-policy --on 'label.role == \"web\"' --yes")]
+pub struct Deploy {
+    /// Image to deploy, as name[:tag][@digest]
+    #[arg(value_name = "REF", required_unless_present = "by_policy")]
+    pub reference: Option<Reference>,
+    /// Which machines
+    #[arg(long, value_name = "EXPRESSION")]
+    pub on: String,
+    /// How the image is started
+    #[arg(long, value_name = "HOW", value_enum, default_value = "kexec")]
+    pub start: DeployStart,
+    /// Serial number of the disk that it goes to, where a machine has several
+    #[arg(long, value_name = "SERIAL")]
+    pub disk: Option<String>,
+    /// Let the policy decide about these machines again
+    #[arg(long, conflicts_with_all = ["reference", "disk"])]
+    pub by_policy: bool,
+    /// Show which machines these are, and what they have; change nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub plan: bool,
+    /// Do it
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// How an image is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeployStart {
+    /// Past the firmware, from the loader
+    Kexec,
+    /// By the firmware, from the disk
+    Reboot,
+    /// Not at all: installed, and switched off
+    PowerOff,
 }
 
 /// Parts `name=value`.

@@ -129,6 +129,7 @@ pub enum Command {
     Boot(server::Boot),
     #[command(subcommand)]
     Machine(fleet::Machine),
+    Deploy(fleet::Deploy),
     #[command(subcommand)]
     Run(fleet::Run),
     #[command(subcommand)]

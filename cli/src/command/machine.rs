@@ -4,30 +4,40 @@ use jiff::Timestamp;
 use serde::Serialize;
 use wire::admin::{
     HOLD, HoldRequest, LABELS, LabelChange, MACHINES, MachineDetail, MachineList, MachineState,
-    MachineSummary, RELEASE,
+    MachineSummary, RELEASE, RETIRE,
 };
 use wire::{Disk, MachineId, Nic};
 
-use crate::args::fleet::{MachineHold, MachineLabel, MachineLs, MachineRelease, MachineShow};
+use crate::args::fleet::{
+    MachineHold, MachineLabel, MachineLs, MachineRelease, MachineRetire, MachineShow,
+};
 use crate::client::{PAGE, Server};
 use crate::context::Context;
+use crate::exit::{Code, Failure};
 use crate::render::human::{ago_ms, size};
 use crate::render::sheet::Sheet;
 use crate::render::table::{Cell, Table};
 use crate::render::words::{answer, fact, machine_state, run_state};
 
+/// What a table of machines shows.
+pub const COLUMNS: [&str; 7] = ["MACHINE", "STATE", "MODEL", "ADDRESS", "IMAGE", "RUN", "SEEN"];
+
 /// `ingot machine ls`.
-pub fn ls(_: &MachineLs, context: &Context) -> anyhow::Result<()> {
-    let machines = all(&Server::new(context.server_url()))?;
+pub fn ls(args: &MachineLs, context: &Context) -> anyhow::Result<()> {
+    let mut machines = chosen(&Server::new(context.server_url()), args.on.as_deref())?;
+    machines.retain(|machine| args.all || machine.state != MachineState::Retired);
     if context.out.json {
         return context.out.document(&machines);
     }
     if machines.is_empty() {
-        context.out.note("no machine has checked in yet");
+        context.out.note(match &args.on {
+            Some(_) => "no machine is like that",
+            None => "no machine has checked in yet",
+        });
         return Ok(());
     }
     let now = Timestamp::now();
-    let mut table = Table::new(&["MACHINE", "STATE", "MODEL", "ADDRESS", "IMAGE", "RUN", "SEEN"]);
+    let mut table = Table::new(&COLUMNS);
     for machine in &machines {
         table.row(row(machine, now));
     }
@@ -62,6 +72,17 @@ pub fn release(args: &MachineRelease, context: &Context) -> anyhow::Result<()> {
     steer(&args.machine, RELEASE, &(), context)
 }
 
+/// `ingot machine retire`.
+pub fn retire(args: &MachineRetire, context: &Context) -> anyhow::Result<()> {
+    if !args.yes {
+        let what = format!("machine {} would be taken out of service for good", args.machine);
+        let next =
+            format!("look at it with `ingot machine show {}`; go ahead with --yes", args.machine);
+        return Err(Failure::new(Code::Refused, what).next(next).into());
+    }
+    steer(&args.machine, RETIRE, &(), context)
+}
+
 /// Tells the server, and shows how the machine stands then.
 fn steer(
     machine: &MachineId,
@@ -78,11 +99,13 @@ fn steer(
     context.out.lines(sheet(&machine, Timestamp::now()).lines(&context.out))
 }
 
-fn all(server: &Server) -> anyhow::Result<Vec<MachineSummary>> {
+/// The machines that an expression is true of, or all.
+pub fn chosen(server: &Server, on: Option<&str>) -> anyhow::Result<Vec<MachineSummary>> {
+    let on = on.map(|on| format!("&on={}", encoded(on))).unwrap_or_default();
     let mut machines = Vec::new();
     let mut after = String::new();
     loop {
-        let path = format!("{MACHINES}?limit={PAGE}{after}");
+        let path = format!("{MACHINES}?limit={PAGE}{on}{after}");
         let page: MachineList = server.ask("the machines", &path)?;
         machines.extend(page.machines);
         match page.next {
@@ -92,7 +115,18 @@ fn all(server: &Server) -> anyhow::Result<Vec<MachineSummary>> {
     }
 }
 
-fn row(machine: &MachineSummary, now: Timestamp) -> [Cell; 7] {
+/// As a value in a query (RFC 3986, section 2.1).
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode = |byte: u8| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+/// A line of a table of machines.
+pub fn row(machine: &MachineSummary, now: Timestamp) -> [Cell; 7] {
     let dash = || "-".to_owned();
     [
         machine.id.to_string().into(),
@@ -119,6 +153,9 @@ fn sheet(machine: &MachineDetail, now: Timestamp) -> Sheet {
     if let Some(reason) = machine.held.as_ref().or(summary.reason.as_ref()) {
         let key = if summary.state == MachineState::Failed { "refused" } else { "waits for" };
         sheet.entry(key, reason.clone());
+    }
+    if let Some(deploy) = &machine.deploy {
+        sheet.entry("to run", format!("{}, by `ingot deploy`", deploy.reference));
     }
     sheet.entry("model", model(summary));
     sheet.entry("recognised by", machine.identifiers.join(", "));

@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod build;
 pub mod check;
+pub mod deploy;
 pub mod diff;
 pub mod dry_run;
 pub mod du;

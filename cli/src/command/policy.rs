@@ -60,13 +60,17 @@ pub fn why(args: &PolicyWhy, context: &Context) -> anyhow::Result<()> {
 fn why_lines(why: &Why, out: &Out) -> Vec<String> {
     let mut lines: Vec<_> = why.questions.iter().map(|q| question_line(q, out)).collect();
     for rule in &why.rules {
-        let decides = why.winner.as_deref() == Some(rule.name.as_str());
+        let wins = why.winner.as_deref() == Some(rule.name.as_str());
+        let decides = wins && why.deploy.is_none();
         lines.extend(rule_lines(rule, decides, out));
-        if decides {
+        if wins {
             break;
         }
     }
-    if why.winner.is_none() {
+    if let Some(deploy) = &why.deploy {
+        let line = format!("no rule decides: `ingot deploy` gave it {}", deploy.reference);
+        lines.push(out.paint(Tone::Warn, &line));
+    } else if why.winner.is_none() {
         lines.push(out.paint(Tone::Warn, "no rule matches"));
     }
     lines.push(format!("{}: {}", why.machine, why.order));
@@ -174,6 +178,7 @@ mod tests {
             ],
             questions: vec![],
             winner: Some("b".to_owned()),
+            deploy: None,
             order: "deploy built/web:abababababab (010101010101)".to_owned(),
         };
         expect![[r#"
@@ -242,6 +247,7 @@ mod tests {
                 rule("x", true, None),
             ],
             winner: Some("all".to_owned()),
+            deploy: None,
             order: "deploy web:stable".to_owned(),
         };
         expect![[r#"

@@ -14,6 +14,7 @@ pub fn machine_state(state: MachineState) -> Cell {
         MachineState::Deploying => Tone::Active,
         MachineState::Installed => Tone::Good,
         MachineState::Failed => Tone::Bad,
+        MachineState::Retired => Tone::Dim,
         MachineState::Unknown => Tone::Plain,
     };
     Cell::toned(word(&state), tone)

@@ -27,7 +27,7 @@ pub async fn take(
     let mut census = Census { leases: boot.map_or(0, leases), ..Census::default() };
     let mut after = None;
     loop {
-        let page = controller.machines(after.as_ref(), LIST_MAX).await?;
+        let page = controller.machines(after.as_ref(), LIST_MAX, None).await?;
         page.machines.iter().for_each(|machine| count(&mut census.machines, &machine.state));
         match page.next {
             Some(next) => after = Some(next),

@@ -207,6 +207,48 @@ fn operators_label_hold_and_release_a_machine() {
 }
 
 #[test]
+fn operators_choose_machines_give_them_an_image_and_retire_one() {
+    let world = site();
+    world.file("policy.toml", "[[rule]]\nname = 'all'\nhold = 'wait'\n");
+    let server = Server::start(&world);
+    let url = server.url.as_str();
+    let machine = server.check_in("ACME").machine;
+    server.check_in("Nobody");
+    let on = ["--on", "system.manufacturer == \"ACME\""];
+    let ask = |args: &[&str]| world.json([&["--server", url][..], args, &on].concat());
+    assert_eq!(ask(&["machine", "ls"])[0]["id"], machine.as_str());
+    assert_eq!(ask(&["machine", "ls"]).as_array().map(Vec::len), Some(1));
+
+    // Shown first, done when told so, and taken back.
+    let plan = world.fails(6, [&["--server", url, "deploy", "lab/web:1"][..], &on].concat());
+    assert!(plan.contains("1 machines would get lab/web:1"), "{plan}");
+    assert_eq!(ask(&["deploy", "lab/web:1", "--plan"])[0]["id"], machine.as_str());
+    let told = || server.check_in("ACME").order;
+    assert!(matches!(told(), Order::Hold(_)), "nothing changed");
+    assert_eq!(ask(&["deploy", "lab/web:1", "--yes"])[0]["id"], machine.as_str());
+    let Order::Deploy(order) = told() else { panic!("not told") };
+    assert_eq!(order.reference.to_string(), "lab/web:1");
+    let why = world.ok(["--server", url, "policy", "why", machine.as_str()]);
+    assert!(why.contains("no rule decides: `ingot deploy` gave it lab/web:1"), "{why}");
+    ask(&["deploy", "--by-policy", "--yes"]);
+    assert!(matches!(told(), Order::Hold(_)), "the policy again");
+    world.fails(3, ["--server", url, "deploy", "lab/web:1", "--on", "cpu.count > 1000"]);
+    world.fails(1, ["--server", url, "deploy", "lab/web:1", "--on", "cpu.cuont > 1"]);
+    world.fails(1, [&["--server", url, "deploy", "none:1", "--yes"][..], &on].concat());
+
+    let retire = ["--server", url, "machine", "retire", machine.as_str()];
+    world.fails(6, retire);
+    assert_eq!(world.json([&retire[..], &["--yes"]].concat())["state"], "retired");
+    let listed = |args: &[&str]| {
+        let list = world.json([&["--server", url, "machine", "ls"][..], args].concat());
+        list.as_array().map(Vec::len)
+    };
+    assert_eq!((listed(&[]), listed(&["--all"])), (Some(1), Some(2)));
+    assert_ne!(server.check_in("ACME").machine, machine, "it comes back as another one");
+    server.stop();
+}
+
+#[test]
 fn an_agent_is_told_what_the_policy_says_and_operators_see_it() {
     let world = site();
     let server = Server::start(&world);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sqlx::QueryBuilder;
-use wire::admin::{MachineState, UnixMs};
+use wire::admin::{Deployment, MachineState, UnixMs};
 use wire::{FactValue, Facts, Inventory, MachineId, RunId};
 
 use super::{
@@ -22,6 +22,8 @@ pub(crate) struct Machine {
     pub reason: Option<String>,
     /// Why an operator, or doubt about which machine this is, holds it.
     pub held: Option<String>,
+    /// What an operator gave it, whatever the policy says.
+    pub deploy: Option<Deployment>,
     pub labels: BTreeMap<String, String>,
     pub answers: Answers,
     pub inventory: Inventory,
@@ -62,6 +64,7 @@ struct Row {
     state: String,
     reason: Option<String>,
     held: Option<String>,
+    deploy: Option<String>,
     labels: String,
     answers: String,
     inventory: String,
@@ -81,6 +84,7 @@ impl TryFrom<Row> for Machine {
             state: from_word(&row.state, "machines.state")?,
             reason: row.reason,
             held: row.held,
+            deploy: row.deploy.map(|json| from_json(&json, "machines.deploy")).transpose()?,
             labels: from_json(&row.labels, "machines.labels")?,
             answers: from_json(&row.answers, "machines.answers")?,
             inventory: from_json(&row.inventory, "machines.inventory")?,
@@ -120,8 +124,8 @@ pub(crate) async fn list(
 /// Writes the record of a machine that has none; fails where its id is taken.
 pub(crate) async fn add(c: &mut Connection, machine: &Machine) -> Result<(), DbError> {
     let sql = "INSERT INTO machines (id, state, reason, held, labels, inventory, agent, run, \
-               first_seen, last_seen, records, answers) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+               first_seen, last_seen, records, answers, deploy) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
     write(c, sql, machine).await
 }
 
@@ -129,7 +133,7 @@ pub(crate) async fn add(c: &mut Connection, machine: &Machine) -> Result<(), DbE
 pub(crate) async fn put(c: &mut Connection, machine: &Machine) -> Result<(), DbError> {
     let sql = "UPDATE machines SET state = $2, reason = $3, held = $4, labels = $5, \
                inventory = $6, agent = $7, run = $8, first_seen = $9, last_seen = $10, \
-               records = $11, answers = $12 WHERE id = $1";
+               records = $11, answers = $12, deploy = $13 WHERE id = $1";
     write(c, sql, machine).await
 }
 
@@ -147,6 +151,7 @@ async fn write(c: &mut Connection, sql: &'static str, machine: &Machine) -> Resu
         .bind(to_sql(machine.last_seen, "machines.last_seen")?)
         .bind(to_sql(machine.records, "machines.records")?)
         .bind(to_json(&machine.answers, "machines.answers")?)
+        .bind(machine.deploy.as_ref().map(|d| to_json(d, "machines.deploy")).transpose()?)
         .execute(c)
         .await?;
     Ok(())

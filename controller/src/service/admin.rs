@@ -10,6 +10,7 @@ use wire::admin::{
 use wire::{EventKind, MachineId, RunId};
 
 use super::events::unknown_machine;
+use super::steer::{chosen, in_service};
 use super::steps::steps;
 use super::{Controller, ControllerError};
 use crate::db::event::Of;
@@ -25,22 +26,24 @@ const MACHINE_RUNS: u32 = 10;
 const LOG_LOOK: Duration = Duration::from_secs(1);
 
 impl Controller {
-    /// A page of machines, in the order of their ids.
+    /// A page of machines, in the order of their ids: those that an expression
+    /// is true of, or all. A page that has less than `limit` need not be the last.
     pub async fn machines(
         &self,
         after: Option<&MachineId>,
         limit: u32,
+        on: Option<&str>,
     ) -> Result<MachineList, ControllerError> {
         let limit = limit.clamp(1, LIST_MAX);
         let mut transaction = self.db.read().await?;
         let c = &mut *transaction;
         let records = machine::list(c, after, limit).await?;
         let mut machines = Vec::new();
-        for record in &records {
-            machines.push(summary(c, record).await?);
-        }
         let full = records.len() == usize::try_from(limit).unwrap_or(usize::MAX);
         let next = records.last().filter(|_| full).map(|record| record.id.clone());
+        for record in &chosen(records, on)? {
+            machines.push(summary(c, record).await?);
+        }
         Ok(MachineList { machines, next })
     }
 
@@ -60,7 +63,7 @@ impl Controller {
     ) -> Result<MachineDetail, ControllerError> {
         let mut transaction = self.db.write().await?;
         let c = &mut *transaction;
-        let mut record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
+        let mut record = in_service(c, id).await?;
         record.labels = limits::labels(record.labels, change).map_err(ControllerError::Refused)?;
         machine::put(c, &record).await?;
         let detail = detail(c, record).await?;
@@ -78,7 +81,7 @@ impl Controller {
         limits::reason(&request.reason).map_err(ControllerError::Refused)?;
         let mut transaction = self.db.write().await?;
         let c = &mut *transaction;
-        let mut record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
+        let mut record = in_service(c, id).await?;
         record.held = Some(request.reason.clone());
         if record.state != MachineState::Deploying {
             (record.state, record.reason) = (MachineState::Held, record.held.clone());
@@ -99,7 +102,7 @@ impl Controller {
     ) -> Result<MachineDetail, ControllerError> {
         let mut transaction = self.db.write().await?;
         let c = &mut *transaction;
-        let mut record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
+        let mut record = in_service(c, id).await?;
         // What it would get follows from its answers: those are forgotten next.
         let facts = record.facts();
         record.held = None;
@@ -223,7 +226,7 @@ impl Controller {
         drop(transaction);
         let policy = self.policy.current();
         let facts = record.facts();
-        let wanted = self.wanted(&policy, &facts).await?;
+        let wanted = self.wanted(&policy, &record).await?;
         let mut rules = policy.why(&facts);
         self.trace_builds(&policy, &facts, &mut rules).await?;
         Ok(Why {
@@ -231,6 +234,7 @@ impl Controller {
             rules,
             questions: policy.why_asked(&facts, &record.answers),
             winner: policy.decide(&facts).map(|rule| rule.name.clone()),
+            deploy: record.deploy.clone(),
             order: order(&record, run.as_ref(), &wanted),
         })
     }
@@ -251,7 +255,7 @@ fn order(record: &Machine, run: Option<&Run>, wanted: &Wanted) -> String {
     }
 }
 
-async fn current(c: &mut Connection, record: &Machine) -> Result<Option<Run>, DbError> {
+pub(super) async fn current(c: &mut Connection, record: &Machine) -> Result<Option<Run>, DbError> {
     match &record.run {
         Some(id) => run::get(c, id).await,
         None => Ok(None),
@@ -275,13 +279,14 @@ async fn summary(c: &mut Connection, record: &Machine) -> Result<MachineSummary,
     })
 }
 
-async fn detail(c: &mut Connection, record: Machine) -> Result<MachineDetail, DbError> {
+pub(super) async fn detail(c: &mut Connection, record: Machine) -> Result<MachineDetail, DbError> {
     let runs = run::list(c, Some(&record.id), MACHINE_RUNS).await?;
     let identifiers = machine::identifiers(c, &record.id).await?;
     Ok(MachineDetail {
         summary: summary(c, &record).await?,
         facts: record.facts(),
         held: record.held,
+        deploy: record.deploy,
         answers: record.answers,
         inventory: record.inventory,
         identifiers: identifiers.iter().map(ToString::to_string).collect(),

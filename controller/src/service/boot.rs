@@ -43,7 +43,7 @@ impl Controller {
                         None => None,
                     };
                     drop(transaction);
-                    let wanted = self.wanted(&self.policy.current(), &record.facts()).await?;
+                    let wanted = self.wanted(&self.policy.current(), &record).await?;
                     let held = record.held.as_deref();
                     let asking = Asking::Known { held, run: run.as_ref(), wanted: &wanted };
                     (Some(record.id), decide(asking))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wire::admin::{MachineState, UnixMs};
+use wire::admin::{Deployment, MachineState, UnixMs};
 use wire::api::{CheckIn, CheckedIn};
 use wire::{AskOrder, Configuration, HoldOrder, Inventory, MachineId, Order};
 
@@ -34,6 +34,11 @@ impl Sighting {
         self.machine.as_ref().map(|machine| machine.answers.clone()).unwrap_or_default()
     }
 
+    /// What an operator gave it.
+    fn deploy(&self) -> Option<&Deployment> {
+        self.machine.as_ref()?.deploy.as_ref()
+    }
+
     /// Whether it waits whatever the policy says, so that nothing is made for it.
     fn is_held(&self) -> bool {
         match &self.machine {
@@ -47,6 +52,7 @@ impl Sighting {
         self.recognised == other.recognised
             && self.labels() == other.labels()
             && self.answers() == other.answers()
+            && self.deploy() == other.deploy()
     }
 }
 
@@ -83,7 +89,7 @@ impl Controller {
             let before = sighting(&mut *self.db.read().await?, &fingerprint).await?;
             let answers = policy.answered(before.answers(), &asked.answers, now);
             let facts = facts(&asked.inventory, &before.labels(), &answers);
-            let decision = self.decide(&policy, &facts).await?;
+            let decision = self.decide_for(&policy, &facts, before.deploy()).await?;
             let verdict = self.verdict(decision, answers, &before, now);
             let answer = self.answer(asked, &fingerprint, &before, &verdict, now).await?;
             let Some(answer) = answer else { continue };
@@ -215,6 +221,7 @@ impl Controller {
             state: MachineState::Held,
             reason: None,
             held,
+            deploy: None,
             labels: BTreeMap::new(),
             answers: Answers::new(),
             inventory: Inventory::default(),

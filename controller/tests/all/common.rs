@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use controller::{BuildOptions, Controller, Db, Images, Policy, PolicyFile, Random, Resolving};
+use wire::admin::LabelChange;
 use wire::api::{CheckIn, CheckedIn, EventBatch, EventsSeen};
 use wire::{
     DeployOrder, Digest, Disk, Event, EventKind, Inventory, MachineId, Nic, Order, Outcome,
@@ -283,6 +284,11 @@ pub fn line(text: &str) -> EventKind {
 
 pub fn failed(cause: &str) -> Outcome {
     Outcome::Failed { cause: cause.to_owned() }
+}
+
+/// Labels a machine with a role.
+pub fn role(role: &str) -> LabelChange {
+    LabelChange { set: BTreeMap::from([("role".into(), role.into())]), remove: Vec::new() }
 }
 
 pub fn deploy(answer: &CheckedIn) -> DeployOrder {

@@ -107,7 +107,7 @@ async fn a_machine_that_cannot_be_recognised_is_refused() {
     agent.inventory.nics.clear();
     let error = world.controller.check_in(&agent.asks(), 1).await.unwrap_err().to_string();
     assert!(error.starts_with("this machine reports nothing to recognise it by"), "{error}");
-    assert_eq!(world.controller.machines(None, 10).await.unwrap().machines, []);
+    assert_eq!(world.controller.machines(None, 10, None).await.unwrap().machines, []);
 }
 
 #[tokio::test]

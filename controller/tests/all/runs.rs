@@ -6,11 +6,7 @@ use controller::{BootClient, BootDecision};
 use wire::admin::{LabelChange, MachineState, RunState};
 use wire::{Digest, EventKind, Outcome, Step};
 
-use crate::common::{Agent, World, deploy, ended, failed, hold, line, started};
-
-fn role(role: &str) -> LabelChange {
-    LabelChange { set: BTreeMap::from([("role".into(), role.into())]), remove: Vec::new() }
-}
+use crate::common::{Agent, World, deploy, ended, failed, hold, line, role, started};
 
 #[tokio::test]
 async fn a_machine_gets_its_image_once() {

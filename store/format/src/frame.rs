@@ -308,3 +308,46 @@ impl Sealer {
         Ok(header)
     }
 }
+
+/// Chunks that become a frame together, as writers fill it.
+#[derive(Debug, Default)]
+pub struct Filling {
+    lens: Vec<u32>,
+    plain: Vec<u8>,
+}
+
+impl Filling {
+    /// Whether there is no chunk in it.
+    pub fn is_empty(&self) -> bool {
+        self.lens.is_empty()
+    }
+
+    /// How many chunks are in it.
+    pub fn chunks(&self) -> usize {
+        self.lens.len()
+    }
+
+    /// Whether a chunk of so many bytes goes into the same frame.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let fits = self.plain.len() + bytes <= FILL_BYTES && self.chunks() < CHUNKS_MAX as usize;
+        fits || self.is_empty()
+    }
+
+    /// Adds a chunk.
+    pub fn push(&mut self, plain: &[u8]) {
+        if self.is_empty() {
+            self.plain.reserve(FILL_BYTES);
+        }
+        // A chunk that is too long for its length is refused when it is sealed.
+        self.lens.push(u32::try_from(plain.len()).unwrap_or(u32::MAX));
+        self.plain.extend_from_slice(plain);
+    }
+
+    /// Appends the frame to `out`, and begins the next.
+    pub fn seal(&mut self, sealer: &mut Sealer, out: &mut Vec<u8>) -> Result<Header, SealError> {
+        let header = sealer.seal(&self.lens, &self.plain, out)?;
+        self.lens.clear();
+        self.plain.clear();
+        Ok(header)
+    }
+}

@@ -4,7 +4,6 @@
 
 mod server;
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,9 +11,8 @@ use std::time::Duration;
 
 use server::{Fault, Sample, Server};
 use store_format::plan::{PlanLimits, ranges};
-use store_format::{Envelope, Location, Region, envelope};
+use store_format::{Location, envelope};
 use store_remote::{Backoff, Client, FetchError, Image, Options, PullError, Timing};
-use wire::Digest;
 
 /// Does not wait; counts how often it was asked to.
 #[derive(Default)]
@@ -38,25 +36,7 @@ fn sample() -> Sample {
     let mut noise = blake3::Hasher::new().finalize_xof();
     noise.fill(&mut disk[..1_000_000]);
     disk.copy_within(..20_000, 1_020_000);
-    let region = Region {
-        name: "all".into(),
-        start: 0,
-        bytes: disk.len() as u64,
-        partition: None,
-        digest: Digest([0; 32]),
-    };
-    let envelope = Envelope {
-        format: envelope::FORMAT.into(),
-        disk_bytes: disk.len() as u64,
-        sector_bytes: 512,
-        table: None,
-        regions: vec![region],
-        grow: None,
-        boot: None,
-        configuration: BTreeMap::new(),
-        provenance: BTreeMap::new(),
-    };
-    Sample::cut(disk, envelope)
+    Sample::whole(disk)
 }
 
 fn client(server: &Server) -> (Client, Arc<NoWait>) {

@@ -4,7 +4,7 @@
 
 mod server;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use server::{Fault, Sample, Server};
 use store_format::upload::{decode_commit, decode_ids, encode_ids};
-use store_format::{Envelope, Region, digest_of, envelope, frame};
+use store_format::{digest_of, frame};
 use store_remote::{Backoff, Client, FetchError, Options, PushError, PushProgress, Pushed, Timing};
 use wire::Digest;
 use wire::upload::{Begun, Received, State, Stored};
@@ -86,25 +86,7 @@ impl Taken {
 fn sample() -> Sample {
     let mut disk = vec![0; 4_000_000];
     blake3::Hasher::new().finalize_xof().fill(&mut disk);
-    let region = Region {
-        name: "all".into(),
-        start: 0,
-        bytes: disk.len() as u64,
-        partition: None,
-        digest: Digest([0; 32]),
-    };
-    let envelope = Envelope {
-        format: envelope::FORMAT.into(),
-        disk_bytes: disk.len() as u64,
-        sector_bytes: 512,
-        table: None,
-        regions: vec![region],
-        grow: None,
-        boot: None,
-        configuration: BTreeMap::new(),
-        provenance: BTreeMap::new(),
-    };
-    Sample::cut(disk, envelope)
+    Sample::whole(disk)
 }
 
 struct Lab {

@@ -1,14 +1,13 @@
 //! Chunks that become a frame together.
 
-use store_format::frame::{CHUNKS_MAX, FILL_BYTES, Header, LEVEL, SealError, Sealer};
+use store_format::frame::{Filling, Header, LEVEL, SealError, Sealer};
 use wire::Digest;
 
 /// Chunks, in the order in which they came.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     ids: Vec<Digest>,
-    lens: Vec<u32>,
-    plain: Vec<u8>,
+    filling: Filling,
 }
 
 /// A frame, and the names of its chunks.
@@ -27,28 +26,22 @@ pub(crate) fn sealer() -> Result<Sealer, SealError> {
 
 impl Group {
     pub(crate) fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.filling.is_empty()
     }
 
     /// Whether a chunk of so many bytes goes into the same frame.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.is_empty()
-            || (self.plain.len() + bytes <= FILL_BYTES && self.ids.len() < CHUNKS_MAX as usize)
+        self.filling.has_room(bytes)
     }
 
     pub(crate) fn push(&mut self, id: Digest, plain: &[u8]) {
-        if self.is_empty() {
-            self.plain.reserve(FILL_BYTES);
-        }
         self.ids.push(id);
-        // A chunk that is too long for its length is refused when it is sealed.
-        self.lens.push(u32::try_from(plain.len()).unwrap_or(u32::MAX));
-        self.plain.extend_from_slice(plain);
+        self.filling.push(plain);
     }
 
-    pub(crate) fn seal(self, sealer: &mut Sealer) -> Result<Sealed, SealError> {
+    pub(crate) fn seal(mut self, sealer: &mut Sealer) -> Result<Sealed, SealError> {
         let mut bytes = Vec::new();
-        let header = sealer.seal(&self.lens, &self.plain, &mut bytes)?;
+        let header = self.filling.seal(sealer, &mut bytes)?;
         Ok(Sealed { header, ids: self.ids, bytes })
     }
 }

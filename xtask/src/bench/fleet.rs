@@ -7,9 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use tests_rig::target_dir;
 
-use crate::build;
 use crate::supervise::{is_child, supervise};
 use crowd::{Crowd, Times};
 use server::Server;
@@ -40,15 +38,11 @@ pub struct Args {
 
 /// Measures, and fails where a limit is not kept.
 pub fn run(args: &Args) -> Result<()> {
-    let cache = target_dir().join("bench");
-    std::fs::create_dir_all(&cache)?;
+    let cache = super::cache()?;
     if !is_child() {
         return supervise(&cache);
     }
-    let ingot = match &args.ingot {
-        Some(file) => file.canonicalize().with_context(|| format!("no {}", file.display()))?,
-        None => build::ingot(&build::Args { release: true })?,
-    };
+    let ingot = super::ingot(args.ingot.as_deref())?;
     let folder = tempfile::tempdir().context("cannot create a folder")?;
     let server = Server::start(&ingot, folder.path())?;
 

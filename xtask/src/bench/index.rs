@@ -1,7 +1,6 @@
 //! A store of many chunks, by a program beside the store's crate.
 
 use anyhow::Result;
-use tests_rig::target_dir;
 
 use crate::shell::{cargo, run as run_command};
 
@@ -15,8 +14,7 @@ pub struct Args {
 
 /// Builds the program and lets it print its figures.
 pub fn run(args: &Args) -> Result<()> {
-    let scratch = target_dir().join("bench");
-    std::fs::create_dir_all(&scratch)?;
+    let scratch = super::cache()?;
     let program = ["run", "--release", "--locked", "-p", "store-repo", "--example", "scale", "--"];
     run_command(cargo().args(program).arg(scratch).arg(args.chunks.to_string()))
 }

@@ -9,7 +9,7 @@ mod store;
 mod table;
 mod tools;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Subcommand, ValueEnum};
@@ -75,16 +75,27 @@ pub fn run(bench: &Benches) -> Result<()> {
     }
 }
 
-fn store(args: &Args) -> Result<()> {
+/// Where measurements keep what they need, and work.
+fn cache() -> Result<PathBuf> {
     let cache = target_dir().join("bench");
     std::fs::create_dir_all(&cache)?;
+    Ok(cache)
+}
+
+/// What is measured: the binary that was named, or a release build of this tree.
+fn ingot(named: Option<&Path>) -> Result<PathBuf> {
+    match named {
+        Some(file) => file.canonicalize().with_context(|| format!("no {}", file.display())),
+        None => build::ingot(&build::Args { release: true }),
+    }
+}
+
+fn store(args: &Args) -> Result<()> {
+    let cache = cache()?;
     if !is_child() {
         return supervise(&cache);
     }
-    let ingot = match &args.ingot {
-        Some(file) => file.canonicalize().with_context(|| format!("no {}", file.display()))?,
-        None => build::ingot(&build::Args { release: true })?,
-    };
+    let ingot = ingot(args.ingot.as_deref())?;
     let images = match &args.images {
         Some(folder) => Images::taken(folder)?,
         None => Images::made(&cache)?,

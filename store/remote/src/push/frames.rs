@@ -1,9 +1,8 @@
 //! Chunks that are sent together, as stores keep them.
 
-use std::mem;
 use std::sync::mpsc::SyncSender;
 
-use store_format::frame::{CHUNKS_MAX, FILL_BYTES, LEVEL, SealError, Sealer};
+use store_format::frame::{Filling, LEVEL, SealError, Sealer};
 
 /// Some chunks, compressed.
 pub(super) struct Frame {
@@ -14,31 +13,25 @@ pub(super) struct Frame {
 /// Makes frames and hands them on.
 pub(super) struct Frames {
     sealer: Sealer,
-    lens: Vec<u32>,
-    plain: Vec<u8>,
+    filling: Filling,
     out: SyncSender<Frame>,
 }
 
 impl Frames {
     pub(super) fn new(out: SyncSender<Frame>) -> Result<Frames, SealError> {
-        let plain = Vec::with_capacity(FILL_BYTES);
-        Ok(Frames { sealer: Sealer::new(LEVEL)?, lens: Vec::new(), plain, out })
+        Ok(Frames { sealer: Sealer::new(LEVEL)?, filling: Filling::default(), out })
     }
 
     /// Adds a chunk; false where nobody takes frames any more.
     pub(super) fn push(&mut self, plain: &[u8]) -> Result<bool, SealError> {
-        let has_room =
-            self.plain.len() + plain.len() <= FILL_BYTES && self.lens.len() < CHUNKS_MAX as usize;
-        let taken = has_room || self.lens.is_empty() || self.seal()?;
-        // What is too long for its length is refused when it is sealed.
-        self.lens.push(u32::try_from(plain.len()).unwrap_or(u32::MAX));
-        self.plain.extend_from_slice(plain);
+        let taken = self.filling.has_room(plain.len()) || self.seal()?;
+        self.filling.push(plain);
         Ok(taken)
     }
 
     /// All frames are handed on then.
     pub(super) fn finish(mut self) -> Result<(), SealError> {
-        if !self.lens.is_empty() {
+        if !self.filling.is_empty() {
             self.seal()?;
         }
         Ok(())
@@ -46,9 +39,8 @@ impl Frames {
 
     fn seal(&mut self) -> Result<bool, SealError> {
         let mut bytes = Vec::new();
-        let lens = mem::take(&mut self.lens);
-        self.sealer.seal(&lens, &self.plain, &mut bytes)?;
-        self.plain.clear();
-        Ok(self.out.send(Frame { chunks: lens.len(), bytes }).is_ok())
+        let chunks = self.filling.chunks();
+        self.filling.seal(&mut self.sealer, &mut bytes)?;
+        Ok(self.out.send(Frame { chunks, bytes }).is_ok())
     }
 }

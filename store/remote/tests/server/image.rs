@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use store_format::frame::Sealer;
 use store_format::{
-    ChunkTable, Envelope, Extent, Location, Locations, PackName, digest_of, pack, region,
+    ChunkTable, Envelope, Extent, Location, Locations, PackName, Region, digest_of, envelope, pack,
+    region,
 };
 use wire::Digest;
 
@@ -28,6 +29,25 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// Cuts a disk without partitions.
+    pub fn whole(disk: Vec<u8>) -> Sample {
+        let disk_bytes = disk.len() as u64;
+        let (name, digest) = ("all".into(), Digest([0; 32]));
+        let region = Region { name, start: 0, bytes: disk_bytes, partition: None, digest };
+        let envelope = Envelope {
+            format: envelope::FORMAT.into(),
+            disk_bytes,
+            sector_bytes: 512,
+            table: None,
+            regions: vec![region],
+            grow: None,
+            boot: None,
+            configuration: BTreeMap::new(),
+            provenance: BTreeMap::new(),
+        };
+        Sample::cut(disk, envelope)
+    }
+
     /// Cuts a disk. The envelope comes without the regions' digests.
     pub fn cut(disk: Vec<u8>, mut envelope: Envelope) -> Sample {
         let mut regions = Vec::new();

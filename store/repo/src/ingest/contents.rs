@@ -69,9 +69,11 @@ impl<'a> Contents<'a> {
         self.span.bytes
     }
 
-    /// Where to cut in any case.
-    pub(super) fn edges(&self) -> &[u64] {
-        self.map.as_ref().map_or(&[], |map| &map.edges)
+    /// Where to cut in any case: behind a range's start, and up to its end.
+    pub(super) fn edges_within(&self, range: Range<u64>) -> impl Iterator<Item = u64> {
+        let edges: &[u64] = self.map.as_ref().map_or(&[], |map| &map.edges);
+        let first = edges.partition_point(|edge| *edge <= range.start);
+        edges[first..].iter().copied().take_while(move |edge| *edge <= range.end)
     }
 
     fn free(&self) -> &[Range<u64>] {

@@ -12,6 +12,7 @@ mod cut;
 pub(crate) mod cuts;
 mod order;
 mod pack;
+mod read;
 mod scan;
 mod work;
 

@@ -1,15 +1,16 @@
-//! Reading a disk, finding holes, cutting the rest into chunks.
+//! Finding holes in what is read of a disk, cutting the rest into chunks.
 
 use std::io;
-use std::iter::Peekable;
 use std::mem;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::panic::resume_unwind;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 
-use store_format::region;
 use wire::Digest;
 
-use super::contents::{Contents, ImportedRegion};
+use super::contents::ImportedRegion;
 use super::cut::{CHUNK_MAX, cut};
+use super::read::{End, Reader, Sent, Window};
 use crate::layout::Layout;
 use crate::source::{BLOCK, Disk, is_zero};
 
@@ -17,8 +18,8 @@ use crate::source::{BLOCK, Disk, is_zero};
 /// Shorter ones stay in chunks, where they compress to nothing: each hole
 /// interrupts the cutting.
 const HOLE_MIN: u64 = 64 << 10;
-/// Bytes read at a time.
-const WINDOW: usize = 256 * BLOCK;
+/// Windows between the reading and the cutting.
+const WINDOWS: usize = 3;
 /// Bytes of chunks that travel together.
 const BATCH: usize = 2 << 20;
 
@@ -43,8 +44,8 @@ pub(super) struct Batch {
     pub items: Vec<Item>,
 }
 
-/// Reads the whole disk. `Ok` also if the other side went away. If `exact`,
-/// bytes that a file system calls free are kept too.
+/// Reads the whole disk and cuts it. `Ok` also if the other side went away. If
+/// `exact`, bytes that a file system calls free are kept too.
 pub(super) fn scan(
     disk: &Disk,
     layout: &Layout,
@@ -52,68 +53,41 @@ pub(super) fn scan(
     free: &Receiver<Batch>,
     out: &SyncSender<Batch>,
 ) -> io::Result<()> {
-    let Ok(first) = free.recv() else { return Ok(()) };
-    let mut cutter = Cutter { batch: first, cut: 0, zeros: 0, free, out };
-    let mut window = vec![0; WINDOW];
-    for span in &layout.spans {
-        let region = Contents::look(disk, span, exact)?;
-        if scan_region(&region, &mut window, &mut cutter)?.is_none() {
-            return Ok(());
-        }
+    let (full_in, full) = sync_channel(WINDOWS);
+    let (used_in, used) = sync_channel(WINDOWS);
+    for _ in 0..WINDOWS {
+        // There is room for all of them.
+        let _ = used_in.send(Window::default());
     }
-    let _ = cutter.send();
-    Ok(())
+    thread::scope(|scope| {
+        let reading = scope.spawn(move || {
+            let reader = Reader { free: &used, out: &full_in };
+            reader.disk(disk, layout, exact)
+        });
+        // What it receives from ends with it, and so does the reader.
+        cut_all(full, &used_in, free, out);
+        drop(used_in);
+        reading.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }
 
-/// Somebody took what was sent, or nobody is there any more.
-type Sent = Option<()>;
-
-fn scan_region(
-    region: &Contents<'_>,
-    window: &mut [u8],
-    cutter: &mut Cutter<'_>,
-) -> io::Result<Sent> {
-    let mut hasher = region::Hasher::default();
-    let mut edges = region.edges().iter().copied().peekable();
-    let mut at = 0_u64;
-    while at < region.bytes() {
-        let data = region.next_data(at)?;
-        hasher.zeros(data.start - at);
-        while at < data.start {
-            let stop = next_edge(&mut edges, at).unwrap_or(data.start).min(data.start);
-            cutter.zeros += stop - at;
-            at = stop;
-            if edges.next_if_eq(&at).is_some() && cutter.edge().is_none() {
-                return Ok(None);
-            }
-        }
-        while at < data.end {
-            let left = data.end - at;
-            let len = usize::try_from(left).map_or(window.len(), |left| left.min(window.len()));
-            let mut bytes = &mut window[..len];
-            region.read_at(bytes, at)?;
-            hasher.update(bytes);
-            while !bytes.is_empty() {
-                let stop = next_edge(&mut edges, at).map_or(u64::MAX, |edge| edge - at);
-                let now = usize::try_from(stop).map_or(bytes.len(), |stop| stop.min(bytes.len()));
-                let (piece, rest) = bytes.split_at_mut(now);
-                bytes = rest;
-                at += now as u64;
-                let sent = cutter.window(piece);
-                let is_edge = edges.next_if_eq(&at).is_some();
-                if sent.is_none() || (is_edge && cutter.edge().is_none()) {
-                    return Ok(None);
-                }
-            }
+/// Cuts what is read, until there is no more, or nobody who takes it.
+fn cut_all(
+    full: Receiver<Window>,
+    used: &SyncSender<Window>,
+    free: &Receiver<Batch>,
+    out: &SyncSender<Batch>,
+) -> Option<()> {
+    let mut cutter = Cutter { batch: free.recv().ok()?, cut: 0, zeros: 0, free, out };
+    for mut window in full {
+        cutter.window(&window)?;
+        match window.end.take() {
+            Some(end) => cutter.end_region(end)?,
+            // Nobody needs buffers once the disk is read.
+            None => drop(used.send(window)),
         }
     }
-    Ok(cutter.end_region(region.bytes(), hasher.finish(), region.known.clone()))
-}
-
-/// The next edge behind an offset.
-fn next_edge(edges: &mut Peekable<impl Iterator<Item = u64>>, at: u64) -> Option<u64> {
-    while edges.next_if(|edge| *edge <= at).is_some() {}
-    edges.peek().copied()
+    cutter.send()
 }
 
 /// Cuts bytes into chunks inside of batches.
@@ -128,8 +102,28 @@ struct Cutter<'a> {
 }
 
 impl Cutter<'_> {
+    /// Goes on with a window, piece by piece between its edges.
+    fn window(&mut self, window: &Window) -> Sent {
+        let edges = window.edges.iter().map(|edge| (*edge, true));
+        let mut at = 0;
+        for (stop, is_edge) in edges.chain([(window.bytes(), false)]) {
+            let zeros = stop.min(window.zeros).saturating_sub(at);
+            self.zeros += zeros;
+            at += zeros;
+            if at < stop {
+                let [from, to] = [at, stop].map(|offset| (offset - window.zeros) as usize);
+                self.bytes(&window.data[from..to])?;
+                at = stop;
+            }
+            if is_edge {
+                self.edge()?;
+            }
+        }
+        Some(())
+    }
+
     /// Goes on with bytes.
-    fn window(&mut self, bytes: &[u8]) -> Sent {
+    fn bytes(&mut self, bytes: &[u8]) -> Sent {
         let mut data_start = 0;
         let mut at = 0;
         for block in bytes.chunks(BLOCK) {
@@ -198,7 +192,7 @@ impl Cutter<'_> {
         Some(())
     }
 
-    fn end_region(&mut self, bytes: u64, digest: Digest, known: ImportedRegion) -> Sent {
+    fn end_region(&mut self, End { bytes, digest, known }: End) -> Sent {
         if self.zeros == bytes {
             // However short: there is no chunk that it would interrupt.
             self.batch.items.push(Item::Hole(mem::take(&mut self.zeros)));
