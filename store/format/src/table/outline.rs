@@ -11,7 +11,7 @@ use crate::digest_of;
 use crate::envelope::{Envelope, REGIONS_MAX};
 
 /// Most extents of a page: some 256 MiB of content.
-pub const PAGE_EXTENTS: u64 = 4096;
+pub const PAGE_EXTENTS: usize = 4096;
 /// Magic, version, image, number of regions.
 const HEAD: usize = 52;
 
@@ -158,7 +158,7 @@ impl<R: Read> Summed<R> {
         let mut after_hole = false;
         let mut bytes = Vec::new();
         while extents > 0 {
-            let now = extents.min(PAGE_EXTENTS);
+            let now = extents.min(PAGE_EXTENTS as u64);
             extents -= now;
             // A page is small.
             bytes.resize(now as usize * EXTENT_LEN, 0);

@@ -97,15 +97,16 @@ proptest! {
 
 #[test]
 fn pages_have_a_limit_and_what_stands_in_them_is_checked_again() {
+    const PAGE: u64 = PAGE_EXTENTS as u64;
     let chunk = |n: u64| Extent::Chunk { id: digest_of(&n.to_le_bytes()), bytes: 7 };
-    let regions = [2 * PAGE_EXTENTS + 1, 0, 1, PAGE_EXTENTS];
+    let regions = [2 * PAGE + 1, 0, 1, PAGE];
     let regions = regions.map(|extents| (0..extents).map(chunk).collect());
     let table = ChunkTable { image: digest_of(b""), regions: regions.into() };
     let mut bytes = table.encode();
     let outline = table.outline().unwrap();
     let lens = outline.pages.iter().map(|page| (page.disk.end - page.disk.start) / 7);
-    assert_eq!(lens.collect::<Vec<_>>(), [PAGE_EXTENTS, PAGE_EXTENTS, 1, 1, PAGE_EXTENTS]);
-    assert_eq!(outline.disk_bytes(), 7 * (3 * PAGE_EXTENTS + 2));
+    assert_eq!(lens.collect::<Vec<_>>(), [PAGE, PAGE, 1, 1, PAGE]);
+    assert_eq!(outline.disk_bytes(), 7 * (3 * PAGE + 2));
     let page = &outline.pages[1];
     bytes[page.range.start as usize + 9] ^= 1;
     let found = page.decode(&bytes[page.range.start as usize..page.range.end as usize]);
