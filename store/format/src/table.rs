@@ -1,6 +1,8 @@
 //! Which chunks an image is made of (`docs/chunk-table.md`).
 
 mod derived;
+mod outline;
+mod writer;
 
 use std::collections::HashSet;
 
@@ -11,6 +13,8 @@ use crate::envelope::{Envelope, REGIONS_MAX};
 use crate::frame;
 
 pub use derived::{DerivedTable, KeptTable};
+pub use outline::{Outline, PAGE_EXTENTS, Page, TableError};
+pub use writer::TableWriter;
 
 const WHAT: &str = "a chunk table";
 const MAGIC: &[u8; 8] = b"INGOTTBL";
@@ -113,19 +117,7 @@ impl ChunkTable {
     /// Checks that the table is of this image: that it names it and that each
     /// region has its length.
     pub fn check(&self, envelope: &Envelope) -> Result<(), DecodeError> {
-        let invalid = |why| Err(DecodeError::Invalid { what: WHAT, why });
-        if self.image != envelope.digest() {
-            return invalid("it belongs to another image");
-        }
-        if self.regions.len() != envelope.regions.len() {
-            return invalid("it has another number of regions than its image");
-        }
-        for (extents, region) in self.regions.iter().zip(&envelope.regions) {
-            if sum(extents) != Some(region.bytes) {
-                return invalid("a region has another length than in its image");
-            }
-        }
-        Ok(())
+        check_fit(&self.image, self.regions.iter().map(|extents| sum(extents)), envelope)
     }
 
     /// Every chunk once, in order of first occurrence: the order of
@@ -142,6 +134,26 @@ impl ChunkTable {
     pub fn ids(&self) -> HashSet<Digest> {
         self.distinct().map(|(id, _)| id).collect()
     }
+}
+
+/// Checks that a table of this image, with regions of these lengths, is of an
+/// envelope.
+fn check_fit(
+    image: &Digest,
+    regions: impl ExactSizeIterator<Item = Option<u64>>,
+    envelope: &Envelope,
+) -> Result<(), DecodeError> {
+    let invalid = |why| Err(DecodeError::Invalid { what: WHAT, why });
+    if *image != envelope.digest() {
+        return invalid("it belongs to another image");
+    }
+    if regions.len() != envelope.regions.len() {
+        return invalid("it has another number of regions than its image");
+    }
+    if regions.zip(&envelope.regions).any(|(bytes, region)| bytes != Some(region.bytes)) {
+        return invalid("a region has another length than in its image");
+    }
+    Ok(())
 }
 
 fn sum(extents: &[Extent]) -> Option<u64> {

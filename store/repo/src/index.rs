@@ -19,7 +19,7 @@ use crate::map::map;
 use crate::storage::{self, Storage, StorageError};
 
 use snapshot::Mapped;
-pub(crate) use snapshot::{Marks, Snapshot};
+pub(crate) use snapshot::{Frugal, Marks, Snapshot, Spot};
 
 const SUFFIX: &str = "idx";
 /// The index of a store.

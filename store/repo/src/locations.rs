@@ -146,7 +146,10 @@ impl Repo {
 
     /// Whether the index may know less, or more, than there is: another process
     /// stored chunks a moment ago, or somebody removed a damaged pack.
-    async fn is_stale(&self, found: Result<&[PackName], &ReadError>) -> Result<bool, StorageError> {
+    pub(crate) async fn is_stale(
+        &self,
+        found: Result<&[PackName], &ReadError>,
+    ) -> Result<bool, StorageError> {
         let packs = match found {
             Ok(packs) => packs,
             Err(error) => return Ok(matches!(error, ReadError::Chunk { .. })),

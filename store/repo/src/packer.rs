@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::mem;
+use std::sync::mpsc::Sender;
 
 use bytes::Bytes;
 use object_store::path::Path as Key;
@@ -16,7 +17,7 @@ use wire::Digest;
 use crate::database::Database;
 use crate::group::{self, Group, Sealed};
 use crate::open::Repo;
-use crate::storage::{Storage, StorageError, pack_key};
+use crate::storage::{Content, Storage, StorageError, pack_key};
 
 /// Bytes after which a pack is closed.
 const PACK_BYTES: u64 = 64 << 20;
@@ -24,9 +25,19 @@ const PACK_BYTES: u64 = 64 << 20;
 const PACK_CAPACITY: usize = 66 << 20;
 /// Packs that become one index segment: what a crash makes us read again.
 const SEGMENT_PACKS: usize = 8;
+/// Chunks of these, where they are small: they are in memory until then.
+const SEGMENT_ENTRIES: usize = 1 << 16;
 
 /// A pack that is in the store, and its table.
 type Written = (PackName, Vec<Entry>);
+
+/// What came into the index.
+#[derive(Debug)]
+pub(crate) struct Indexed {
+    pub packs: Vec<PackName>,
+    /// Chunks of these.
+    pub chunks: usize,
+}
 
 /// Takes frames, on a thread that may block; the holder of a lease makes it.
 pub(crate) struct Packer<'a> {
@@ -38,6 +49,8 @@ pub(crate) struct Packer<'a> {
     writing: Option<JoinHandle<Result<Written, StorageError>>>,
     /// Packs that are written, and not in the index yet.
     written: Vec<Written>,
+    /// Who wants to know what came into the index.
+    told: Option<Sender<Indexed>>,
     packs: BTreeSet<PackName>,
 }
 
@@ -60,6 +73,17 @@ pub(crate) async fn put(
     storage.put(key, bytes).await
 }
 
+/// As [`put`], what may be too long for memory.
+pub(crate) async fn put_content(
+    storage: &Storage,
+    database: &Database,
+    key: &Key,
+    content: &Content,
+) -> Result<(), StorageError> {
+    database.revive(key.as_ref()).await?;
+    storage.put_content(key, content).await
+}
+
 impl<'a> Packer<'a> {
     pub(crate) fn new(repo: &'a Repo, runtime: &'a Handle) -> Packer<'a> {
         Packer {
@@ -69,8 +93,14 @@ impl<'a> Packer<'a> {
             bytes: Vec::new(),
             writing: None,
             written: Vec::new(),
+            told: None,
             packs: BTreeSet::new(),
         }
+    }
+
+    /// Tells somebody what came into the index, in the order of the frames.
+    pub(crate) fn telling(self, told: Sender<Indexed>) -> Packer<'a> {
+        Packer { told: Some(told), ..self }
     }
 
     /// Adds a frame.
@@ -106,7 +136,8 @@ impl<'a> Packer<'a> {
         let mut bytes = mem::take(&mut self.bytes);
         bytes.extend_from_slice(&pack.finish());
         self.wait()?;
-        if self.written.len() >= SEGMENT_PACKS {
+        let entries: usize = self.written.iter().map(|(_, entries)| entries.len()).sum();
+        if self.written.len() >= SEGMENT_PACKS || entries >= SEGMENT_ENTRIES {
             self.write_segment()?;
         }
         let (storage, database) = (self.repo.storage.clone(), self.repo.database.clone());
@@ -134,7 +165,13 @@ impl<'a> Packer<'a> {
 
     fn write_segment(&mut self) -> Result<(), StorageError> {
         let packs = mem::take(&mut self.written);
-        self.runtime.block_on(self.repo.index.add(&packs))
+        self.runtime.block_on(self.repo.index.add(&packs))?;
+        if let Some(told) = &self.told {
+            let chunks = packs.iter().map(|(_, entries)| entries.len()).sum();
+            // Whoever is not there any more has no need to know.
+            let _ = told.send(Indexed { packs: packs.iter().map(|(n, _)| *n).collect(), chunks });
+        }
+        Ok(())
     }
 }
 

@@ -1,36 +1,25 @@
 //! Reading an image, or a range of its disk, every chunk proven.
 
-use std::collections::HashMap;
+mod reading;
+
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future;
-use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use hashlink::LruCache;
-use store_format::frame::{FrameError, Opened, Opener};
-use store_format::{
-    ChunkTable, DecodeError, EnvelopeError, Extent, Locations, PackName, PlanError, PlanLimits,
-    RangeRequest, plan,
-};
+use futures::stream::{self, BoxStream, StreamExt};
+use store_format::frame::FrameError;
+use store_format::{DecodeError, EnvelopeError, Extent, PackName, PlanError};
 use wire::Digest;
 
+use crate::index::Frugal;
 use crate::lease::Lease;
 use crate::open::Repo;
-use crate::packs;
 use crate::storage::{StorageError, pack_key};
+use crate::tables::OpenTable;
 
-/// Plain bytes that are read together.
-const WINDOW_BYTES: u64 = 8 << 20;
-/// Extents that are read together.
-const WINDOW_EXTENTS: usize = 4096;
-/// Unwanted bytes that are read along between two chunks: bounds the memory of
-/// a window, and here no request is worth more.
-const GAP_BYTES: u64 = 64 << 10;
-/// Plain bytes of frames that are kept, the last used ones.
-const KEPT_BYTES: usize = 32 << 20;
-/// Windows in flight: one waits for the disk while others decompress.
-const WINDOWS: usize = 3;
+pub(crate) use reading::{Find, Part, Reading};
 
 /// Why an image could not be read. What was read before is right.
 #[derive(Debug, thiserror::Error)]
@@ -125,31 +114,6 @@ pub enum Piece {
 /// Offset on the disk and extent.
 pub(crate) type Placed = (u64, Extent);
 
-/// An image that is being read, as far as it is wanted.
-pub(crate) struct Reading {
-    repo: Arc<Repo>,
-    /// What is wanted of the disk.
-    pub(crate) range: Range<u64>,
-    /// The extents that it lies in, by rising offset, without gaps.
-    pub(crate) extents: Vec<Placed>,
-    locations: Locations,
-    /// The chunks that are at these locations, and their plain bytes.
-    chunks: Vec<(Digest, u32)>,
-    /// Chunk to its index in both.
-    numbers: HashMap<Digest, usize>,
-    /// Frames that were opened last: others may need more of them.
-    opened: Mutex<Frames>,
-}
-
-/// A frame: number of the pack, and offset.
-type FrameAt = (u32, u64);
-
-/// Frames, opened.
-struct Frames {
-    kept: LruCache<FrameAt, Arc<Opened>>,
-    bytes: usize,
-}
-
 /// Pieces of an image, by rising offset, without gaps.
 pub type Pieces = BoxStream<'static, Result<Piece, ReadError>>;
 
@@ -209,46 +173,62 @@ impl Repo {
         image: &Digest,
         range: Option<Range<u64>>,
     ) -> Result<Reading, ReadError> {
-        let table = self.table(image).await?;
-        let disk_bytes = table.regions.iter().flatten().map(Extent::bytes).sum();
+        let row = self.row(image).await?;
+        let table = self.open_table(&row).await?.table;
+        let disk_bytes = table.outline.disk_bytes();
         let range = range.unwrap_or(0..disk_bytes);
         let Range { start, end } = range;
         if start > end || end > disk_bytes {
             return Err(ReadError::Range { start, end, disk_bytes });
         }
-        let extents: Vec<Placed> = placed(&table).filter(|extent| meets(extent, &range)).collect();
-        let wanted = extents.iter().map(|(_, extent)| *extent).collect();
-        let wanted = Arc::new(ChunkTable { image: *image, regions: vec![wanted] });
-        let locations = self.locations_of(&wanted).await?;
-        let chunks = wanted.distinct().collect();
-        Ok(Reading::new(self, range, extents, chunks, locations))
+        let table = Arc::new(table);
+        let (mut index, mut packs) = self.survey(&table, &range).await;
+        if self.is_stale(packs.as_deref()).await? {
+            self.catch_up().await?;
+            (index, packs) = self.survey(&table, &range).await;
+        }
+        packs?;
+        Ok(Reading::new(self, range, table, Arc::new(move |id| index.look().get(id))))
     }
 
-    /// All pieces of what a table describes, whose chunks are at these places.
-    /// The caller sees to it that they stay.
-    pub(crate) fn pieces_at(
-        self: &Arc<Self>,
-        table: &ChunkTable,
-        chunks: Vec<(Digest, u32)>,
-        locations: Locations,
-    ) -> Pieces {
-        let extents: Vec<Placed> = placed(table).collect();
-        let end = extents.last().map_or(0, |(offset, extent)| offset + extent.bytes());
-        Reading::new(self, 0..end, extents, chunks, locations).stream()
+    /// Looks whether all chunks of a range are stored, and in which packs.
+    async fn survey(
+        &self,
+        table: &Arc<OpenTable>,
+        range: &Range<u64>,
+    ) -> (Arc<Frugal>, Result<Vec<PackName>, ReadError>) {
+        let index = Arc::new(Frugal::new(self.index.snapshot()));
+        let (table, range, looked) = (Arc::clone(table), range.clone(), Arc::clone(&index));
+        let work = tokio::task::spawn_blocking(move || packs_of(&table, &range, &looked));
+        (index, work.await.unwrap_or(Err(ReadError::Broken)))
+    }
+
+    /// All pieces of what a table describes, whose chunks are where they are
+    /// found by `find`. The caller sees to it that they stay.
+    pub(crate) fn pieces_at(self: &Arc<Self>, table: OpenTable, find: Find) -> Pieces {
+        let range = 0..table.outline.disk_bytes();
+        Reading::new(self, range, Arc::new(table), find).stream()
     }
 }
 
-/// The extents of a table, each with its offset on the disk.
-fn placed(table: &ChunkTable) -> impl Iterator<Item = Placed> + '_ {
-    table.regions.iter().flatten().scan(0_u64, |next, extent| {
-        let offset = *next;
-        *next += extent.bytes();
-        Some((offset, *extent))
-    })
+/// The packs that the chunks of a range are in.
+fn packs_of(
+    table: &OpenTable,
+    range: &Range<u64>,
+    index: &Frugal,
+) -> Result<Vec<PackName>, ReadError> {
+    let mut packs = BTreeSet::new();
+    for page in table.pages_of(range) {
+        for placed in table.page(page)?.iter().filter(|placed| meets(placed, range)) {
+            let (_, Extent::Chunk { id, .. }) = *placed else { continue };
+            packs.insert(index.look().get(&id).ok_or(ReadError::Chunk { id })?.pack);
+        }
+    }
+    Ok(packs.into_iter().collect())
 }
 
 /// Whether an extent has bytes of a range.
-fn meets((offset, extent): &Placed, range: &Range<u64>) -> bool {
+pub(crate) fn meets((offset, extent): &Placed, range: &Range<u64>) -> bool {
     let from = range.start.max(*offset);
     from < range.end.min(offset + extent.bytes())
 }
@@ -269,184 +249,6 @@ pub(crate) fn cut(piece: Piece, range: &Range<u64>) -> Piece {
             // Chunks are far shorter than memory.
             let (skip, len) = ((from - offset) as usize, len as usize);
             Piece::Data { offset: from, bytes: bytes.slice(skip..skip + len) }
-        }
-    }
-}
-
-/// What the chunks of some extents are in.
-pub(crate) struct Fetched {
-    /// Frames that were opened before.
-    held: HashMap<FrameAt, Arc<Opened>>,
-    /// Ranges of packs with their bytes.
-    ranges: Vec<(RangeRequest, Bytes)>,
-}
-
-impl Reading {
-    fn new(
-        repo: &Arc<Repo>,
-        range: Range<u64>,
-        extents: Vec<Placed>,
-        chunks: Vec<(Digest, u32)>,
-        locations: Locations,
-    ) -> Reading {
-        let numbers = chunks.iter().map(|(id, _)| *id).zip(0..).collect();
-        let opened = Mutex::new(Frames { kept: LruCache::new_unbounded(), bytes: 0 });
-        Reading { repo: Arc::clone(repo), range, extents, locations, chunks, numbers, opened }
-    }
-
-    /// All pieces.
-    fn stream(self) -> Pieces {
-        let reading = Arc::new(self);
-        stream::iter(reading.windows(&reading.extents))
-            .map(move |window| {
-                let reading = Arc::clone(&reading);
-                async move { reading.window(window).await }
-            })
-            .buffered(WINDOWS)
-            .map_ok(|pieces| stream::iter(pieces).map(Ok))
-            .try_flatten()
-            .boxed()
-    }
-
-    async fn window(self: Arc<Self>, window: Range<usize>) -> Result<Vec<Piece>, ReadError> {
-        let fetched = self.fetch(&self.extents[window.clone()]).await?;
-        let decode = tokio::task::spawn_blocking(move || {
-            let pieces = self.decode(&self.extents[window], &fetched)?;
-            Ok(pieces.into_iter().map(|piece| cut(piece, &self.range)).collect())
-        });
-        decode.await.map_err(|_| ReadError::Broken)?
-    }
-
-    /// The stretches of some extents that are read together. A frame is in one of
-    /// them only, where that is possible.
-    pub(crate) fn windows(&self, extents: &[Placed]) -> Vec<Range<usize>> {
-        let mut windows = Vec::new();
-        let (mut start, mut data, mut last) = (0, 0_u64, None);
-        for (index, (_, extent)) in extents.iter().enumerate() {
-            let Extent::Chunk { id, bytes } = extent else { continue };
-            let frame = self.numbers.get(id).and_then(|number| self.frame(*number));
-            let is_enough = data >= WINDOW_BYTES || index - start >= WINDOW_EXTENTS;
-            let is_much = data >= 2 * WINDOW_BYTES || index - start >= 2 * WINDOW_EXTENTS;
-            if is_much || (is_enough && frame != last) {
-                windows.push(start..index);
-                (start, data) = (index, 0);
-            }
-            data += u64::from(*bytes);
-            last = frame;
-        }
-        if start < extents.len() {
-            windows.push(start..extents.len());
-        }
-        windows
-    }
-
-    /// The frame of a chunk.
-    fn frame(&self, number: usize) -> Option<FrameAt> {
-        self.locations.chunks.get(number).map(|at| (at.pack, at.offset))
-    }
-
-    /// Reads what the chunks among some extents are in.
-    pub(crate) async fn fetch(&self, extents: &[Placed]) -> Result<Fetched, ReadError> {
-        let (mut held, mut wanted) = (HashMap::new(), Vec::new());
-        for (_, extent) in extents {
-            let Extent::Chunk { id, .. } = extent else { continue };
-            let number = *self.numbers.get(id).ok_or(ReadError::Chunk { id: *id })?;
-            let frame = self.frame(number).ok_or(ReadError::Chunk { id: *id })?;
-            match self.opened().kept.get(&frame) {
-                Some(opened) => drop(held.insert(frame, Arc::clone(opened))),
-                None => wanted.push(number),
-            }
-        }
-        wanted.retain(|number| !self.frame(*number).is_some_and(|at| held.contains_key(&at)));
-        let limits = PlanLimits { gap_bytes_max: GAP_BYTES, range_bytes_max: WINDOW_BYTES };
-        let requests = plan::ranges(wanted.into_iter(), &self.locations, limits)?;
-        let mut ranges = Vec::with_capacity(requests.len());
-        for request in requests {
-            let key = pack_key(&request.pack);
-            let bytes = self.repo.storage.read(&key, request.start..request.end).await?;
-            ranges.push((request, bytes));
-        }
-        Ok(Fetched { held, ranges })
-    }
-
-    /// The pieces that some extents are, whole, each chunk proven.
-    pub(crate) fn decode(
-        &self,
-        extents: &[Placed],
-        fetched: &Fetched,
-    ) -> Result<Vec<Piece>, ReadError> {
-        let mut plain = self.open(fetched)?;
-        let mut pieces = Vec::with_capacity(extents.len());
-        for (offset, extent) in extents.iter().copied() {
-            let id = match extent {
-                Extent::Hole { bytes } => {
-                    pieces.push(Piece::Hole { offset, bytes });
-                    continue;
-                }
-                Extent::Chunk { id, .. } => id,
-            };
-            let missing = ReadError::Chunk { id };
-            let Some(number) = self.numbers.get(&id) else { return Err(missing) };
-            let bytes = match plain.get(number) {
-                Some(bytes) => bytes.clone(),
-                None => {
-                    let held = self.frame(*number).and_then(|at| fetched.held.get(&at));
-                    let bytes = self.prove(*number, held.ok_or(missing)?)?;
-                    plain.insert(*number, bytes.clone());
-                    bytes
-                }
-            };
-            pieces.push(Piece::Data { offset, bytes });
-        }
-        Ok(pieces)
-    }
-
-    /// The chunks that were asked for in the ranges that were read, proven.
-    fn open(&self, fetched: &Fetched) -> Result<HashMap<usize, Bytes>, ReadError> {
-        let mut plain = HashMap::new();
-        let mut opener = Opener::default();
-        for (request, bytes) in &fetched.ranges {
-            for chunks in request.chunks.chunk_by(|one, next| self.frame(*one) == self.frame(*next))
-            {
-                let Some(at) = self.locations.chunks.get(chunks[0]) else { continue };
-                let frame = packs::part(bytes, request.start, at);
-                let mut opened = Opened::default();
-                opener
-                    .open(frame, &mut opened)
-                    .map_err(|source| damaged(&request.pack, at.offset, source))?;
-                let opened = Arc::new(opened);
-                for chunk in chunks {
-                    plain.insert(*chunk, self.prove(*chunk, &opened)?);
-                }
-                self.opened().put((at.pack, at.offset), opened);
-            }
-        }
-        Ok(plain)
-    }
-
-    /// A chunk of a frame.
-    fn prove(&self, number: usize, opened: &Opened) -> Result<Bytes, ReadError> {
-        let (chunk, at) = (self.chunks.get(number), self.locations.chunks.get(number));
-        let (Some((id, len)), Some(at)) = (chunk, at) else { return Err(ReadError::Broken) };
-        let pack = self.locations.pack(at).ok_or(ReadError::Broken)?;
-        let plain = opened.chunk(id, at.plain_offset, *len);
-        plain.map(Bytes::copy_from_slice).map_err(|source| damaged(&pack, at.offset, source))
-    }
-
-    fn opened(&self) -> MutexGuard<'_, Frames> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Frames {
-    fn put(&mut self, at: FrameAt, opened: Arc<Opened>) {
-        self.bytes += opened.plain_len();
-        if let Some(same) = self.kept.insert(at, opened) {
-            self.bytes -= same.plain_len();
-        }
-        while self.bytes > KEPT_BYTES {
-            let Some((_, oldest)) = self.kept.remove_lru() else { break };
-            self.bytes -= oldest.plain_len();
         }
     }
 }

@@ -12,10 +12,14 @@ use wire::Digest;
 
 use crate::lease::Lease;
 use crate::open::Repo;
-use crate::read::{self, Piece, Placed, ReadError, Reading};
+use crate::read::{self, Part, Piece, Placed, ReadError, Reading};
 
 /// Plain bytes of chunks that are kept, the last used ones.
 const KEPT_BYTES: usize = 16 << 20;
+
+/// Pages of the image's table that are kept, the last used ones: less than a
+/// MiB each.
+const KEPT_PAGES: usize = 16;
 
 /// A range of an image's disk. Nothing of it is deleted before this is dropped.
 ///
@@ -24,6 +28,7 @@ const KEPT_BYTES: usize = 16 << 20;
 pub struct Reader {
     reading: Reading,
     kept: Mutex<Kept>,
+    parts: Mutex<LruCache<usize, Arc<Part>>>,
     runtime: Handle,
     lease: Option<Lease>,
 }
@@ -43,7 +48,8 @@ impl Repo {
     ) -> Result<Reader, ReadError> {
         let (reading, lease) = self.begin_reading(image, Some(range)).await?;
         let kept = Mutex::new(Kept { chunks: LruCache::new_unbounded(), bytes: 0 });
-        Ok(Reader { reading, kept, runtime: Handle::current(), lease })
+        let parts = Mutex::new(LruCache::new(KEPT_PAGES));
+        Ok(Reader { reading, kept, parts, runtime: Handle::current(), lease })
     }
 }
 
@@ -61,30 +67,34 @@ impl Reader {
     /// In asynchronous code, which must not wait.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), ReadError> {
         let wanted = self.wanted(buffer.len(), offset)?;
-        let extents = &self.reading.extents;
-        let ends_before = |(at, extent): &Placed| at + extent.bytes() <= wanted.start;
-        let first = extents.partition_point(ends_before);
-        let end = extents.partition_point(|(at, _)| *at < wanted.end).max(first);
-        let extents = &extents[first..end];
-        for window in self.reading.windows(extents) {
-            for piece in self.pieces(&extents[window])? {
-                let (at, bytes) = match read::cut(piece, &wanted) {
-                    Piece::Data { offset, bytes } => (offset, bytes),
-                    Piece::Hole { offset, bytes } => {
-                        let at = place(offset, &wanted);
-                        buffer[at..at + bytes as usize].fill(0);
-                        continue;
-                    }
-                };
-                let at = place(at, &wanted);
-                buffer[at..at + bytes.len()].copy_from_slice(&bytes);
+        for page in self.reading.table.pages_of(&wanted) {
+            let part = self.part(page)?;
+            let ends_before = |(at, extent): &Placed| at + extent.bytes() <= wanted.start;
+            let first = part.extents.partition_point(ends_before);
+            let end = part.extents.partition_point(|(at, _)| *at < wanted.end).max(first);
+            let extents = &part.extents[first..end];
+            for window in part.windows(extents) {
+                for piece in self.pieces(&part, &extents[window])? {
+                    copy(read::cut(piece, &wanted), &wanted, buffer);
+                }
             }
         }
         Ok(())
     }
 
-    /// The pieces that some extents are, whole, in any order.
-    fn pieces(&self, extents: &[Placed]) -> Result<Vec<Piece>, ReadError> {
+    /// What is wanted of a page of the table.
+    fn part(&self, page: usize) -> Result<Arc<Part>, ReadError> {
+        let parts = || self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(part) = parts().get(&page) {
+            return Ok(Arc::clone(part));
+        }
+        let part = Arc::new(self.reading.part(page)?);
+        parts().insert(page, Arc::clone(&part));
+        Ok(part)
+    }
+
+    /// The pieces that some extents of a part are, whole, in any order.
+    fn pieces(&self, part: &Part, extents: &[Placed]) -> Result<Vec<Piece>, ReadError> {
         let (mut pieces, mut missing) = (Vec::with_capacity(extents.len()), Vec::new());
         let mut kept = self.kept();
         for placed in extents {
@@ -98,8 +108,8 @@ impl Reader {
         if missing.is_empty() {
             return Ok(pieces);
         }
-        let fetched = self.runtime.block_on(self.reading.fetch(&missing))?;
-        let opened = self.reading.decode(&missing, &fetched)?;
+        let fetched = self.runtime.block_on(self.reading.fetch(part, &missing))?;
+        let opened = self.reading.decode(part, &missing, &fetched)?;
         let mut kept = self.kept();
         for ((_, extent), piece) in missing.iter().zip(&opened) {
             kept.put(extent, piece);
@@ -124,10 +134,16 @@ impl Reader {
     }
 }
 
-/// Where an offset of the disk is in a buffer of a stretch of it.
-fn place(offset: u64, wanted: &Range<u64>) -> usize {
+/// Copies a piece of a stretch of the disk into a buffer of that.
+fn copy(piece: Piece, wanted: &Range<u64>, buffer: &mut [u8]) {
     // Within the buffer, which is in memory.
-    (offset - wanted.start) as usize
+    let place = |offset: u64| (offset - wanted.start) as usize;
+    match piece {
+        Piece::Data { offset, bytes } => {
+            buffer[place(offset)..place(offset) + bytes.len()].copy_from_slice(&bytes);
+        }
+        Piece::Hole { offset, bytes } => buffer[place(offset)..place(offset + bytes)].fill(0),
+    }
 }
 
 impl Kept {

@@ -25,6 +25,8 @@ use crate::lease::Lease;
 use crate::open::Repo;
 use crate::read::ReadError;
 use crate::storage::StorageError;
+use crate::tables::OpenTable;
+use locate::Located;
 use packing::{Packing, Parcel};
 
 /// Chunks that are remembered before it is looked which of them the index knows
@@ -252,14 +254,16 @@ impl Upload {
         reference: Option<&Reference>,
         progress: impl FnMut(u64) + Send + 'static,
     ) -> Result<Stored, ReceiveError> {
-        let (table, located) = self.locate(table, own).await?;
-        let (data_bytes, new_bytes) = (located.data_bytes, located.new_bytes);
-        let (disk_bytes, stored_bytes) = (envelope.disk_bytes, located.stored_bytes);
-        let (chunks, packs) = (located.chunks.len() as u64, located.locations.packs.clone());
-        let pieces = self.repo.pieces_at(&table, located.chunks, located.locations);
+        let (located, find) = self.locate(table, own).await?;
+        let Located { data_bytes, stored_bytes, new_bytes, chunks, packs } = located;
+        let disk_bytes = envelope.disk_bytes;
+        let packs: Vec<PackName> = packs.into_iter().collect();
+        let whole = Bytes::from(whole);
+        let open = || OpenTable::of_bytes(whole.clone());
+        let pieces = self.repo.pieces_at(open()?, find);
         self.blocking(move |this| verify::verify(&this.runtime, pieces, &envelope, progress))
             .await?;
-        let kept = self.repo.put_table(&table, whole).await?;
+        let kept = self.repo.put_table(open()?).await?;
         let row = ImageRow {
             digest: digest_of(&envelope_bytes),
             table: kept.name,

@@ -1,5 +1,6 @@
 //! Where a store keeps its bytes.
 
+mod content;
 mod error;
 
 use std::fs;
@@ -16,6 +17,7 @@ use store_format::PackName;
 use wire::Digest;
 
 use crate::blocks::Blocks;
+pub(crate) use content::Content;
 pub use error::{Cause, StorageError};
 
 /// Two places: the objects, which may be far away and shared, and a local

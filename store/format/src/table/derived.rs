@@ -47,9 +47,14 @@ pub enum KeptTable {
 }
 
 impl KeptTable {
+    /// Whether the bytes of a derived table begin like this.
+    pub fn is_derived(first: &[u8]) -> bool {
+        first.starts_with(MAGIC)
+    }
+
     /// Reads a table of either kind.
     pub fn decode(bytes: &[u8]) -> Result<KeptTable, DecodeError> {
-        match bytes.starts_with(MAGIC) {
+        match KeptTable::is_derived(bytes) {
             true => DerivedTable::decode(bytes).map(KeptTable::Derived),
             false => ChunkTable::decode(bytes).map(KeptTable::Whole),
         }

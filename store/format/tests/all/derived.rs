@@ -6,7 +6,7 @@ use store_format::{ChunkTable, DecodeError, Extent, digest_of};
 use wire::Digest;
 
 /// Tables of which two are likely to have much in common.
-fn tables() -> impl Strategy<Value = ChunkTable> {
+pub fn tables() -> impl Strategy<Value = ChunkTable> {
     let extent = prop_oneof![
         6 => (0..40_u8).prop_map(|n| Extent::Chunk { id: digest_of(&[n]), bytes: u32::from(n) + 1 }),
         1 => (1..4_u64).prop_map(|bytes| Extent::Hole { bytes }),

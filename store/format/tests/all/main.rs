@@ -6,6 +6,7 @@ mod blocks;
 mod derived;
 mod envelope;
 mod formats;
+mod outline;
 mod plan;
 mod samples;
 mod upload;

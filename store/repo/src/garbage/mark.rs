@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use store_format::{ChunkTable, Extent, PackName};
+use store_format::segment::Place;
+use store_format::table::PAGE_EXTENTS;
+use store_format::{Extent, PackName};
 use wire::Digest;
 
 use super::GarbageError;
@@ -11,7 +13,7 @@ use crate::index::Marks;
 use crate::open::Repo;
 use crate::read::ReadError;
 use crate::storage::blob_key;
-use crate::tables::FoundTable;
+use crate::tables::{FoundTable, OpenTable};
 
 /// A pack is written anew where less than one part in this many is needed.
 const NEEDED_PARTS: u64 = 2;
@@ -20,14 +22,14 @@ const NEEDED_PARTS: u64 = 2;
 const MARKED_TOGETHER: usize = 1 << 20;
 
 /// What is needed, and what is not.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Marked {
     pub records: Records,
     pub unnamed: Vec<Digest>,
     /// Per pack what images need of it.
     needed: HashMap<PackName, Needed>,
-    /// Per pack of `rewrites` the offsets of these, sorted.
-    parts: HashMap<PackName, Vec<(u64, u32)>>,
+    /// What images need of all packs.
+    marks: Marks,
     /// Packs that nothing needs, and their bytes.
     pub unneeded: Vec<(PackName, u64)>,
     /// Packs of which little is needed, and their bytes.
@@ -73,8 +75,8 @@ impl Marked {
     }
 
     /// Finds out which packs images need, of those that exist.
-    fn sort_out(&mut self, packs: Vec<(PackName, u64)>, marks: &Marks) {
-        marks.each(|place| {
+    fn sort_out(&mut self, packs: Vec<(PackName, u64)>) {
+        self.marks.each(|place| {
             let chunk = Needed {
                 chunks: 1,
                 plain_bytes: u64::from(place.entry.plain_len),
@@ -86,27 +88,21 @@ impl Marked {
             match self.needed_bytes(&pack) {
                 0 => self.unneeded.push((pack, bytes)),
                 needed if needed.saturating_mul(NEEDED_PARTS) < bytes => {
-                    self.parts.insert(pack, Vec::new());
                     self.rewrites.push((pack, bytes));
                 }
                 _ => {}
             }
         }
-        if self.rewrites.is_empty() {
-            return;
-        }
-        marks.each(|place| {
-            if let Some(parts) = self.parts.get_mut(&place.pack) {
-                parts.push((place.entry.offset, place.entry.plain_offset));
-            }
-        });
-        self.parts.values_mut().for_each(|parts| parts.sort_unstable());
     }
 
-    /// What is needed of a pack that is rewritten: offset of the frame and offset
-    /// in the frame of each chunk, sorted.
-    pub(super) fn needed_parts(&self, pack: &PackName) -> &[(u64, u32)] {
-        self.parts.get(pack).map(Vec::as_slice).unwrap_or_default()
+    /// Whether images need a chunk at this place.
+    pub(super) fn is_needed(&self, place: &Place) -> bool {
+        self.marks.has(place)
+    }
+
+    /// Chunks of a pack that images need.
+    pub(super) fn needed_chunks(&self, pack: &PackName) -> u64 {
+        self.needed.get(pack).map_or(0, |needed| needed.chunks)
     }
 }
 
@@ -130,7 +126,7 @@ impl Repo {
                 true => {
                     blobs.extend([row.digest, row.table]);
                     let failed = |source| GarbageError::Image { image: row.digest, source };
-                    let FoundTable { table, base } = self.find_table(row).await.map_err(failed)?;
+                    let FoundTable { table, base } = self.open_table(row).await.map_err(failed)?;
                     blobs.extend(base);
                     marks = mark_chunks(table, marks).await?.map_err(failed)?;
                 }
@@ -138,7 +134,8 @@ impl Repo {
             }
         }
         let sort = tokio::task::spawn_blocking(move || {
-            marked.sort_out(packs, &marks);
+            marked.marks = marks;
+            marked.sort_out(packs);
             marked
         });
         let mut marked = sort.await.map_err(|_| GarbageError::Broken)?;
@@ -153,24 +150,25 @@ impl Repo {
 
 /// Marks what an image needs.
 async fn mark_chunks(
-    table: ChunkTable,
+    table: OpenTable,
     mut marks: Marks,
 ) -> Result<Result<Marks, ReadError>, GarbageError> {
     let work = tokio::task::spawn_blocking(move || {
-        let extents = table.regions.into_iter().flatten();
-        let mut ids = extents.filter_map(|extent| match extent {
-            Extent::Chunk { id, .. } => Some(id),
-            Extent::Hole { .. } => None,
-        });
-        loop {
-            let some: Vec<Digest> = ids.by_ref().take(MARKED_TOGETHER).collect();
-            if some.is_empty() {
-                return Ok(marks);
-            }
-            if let Some(id) = marks.mark(some).first() {
-                return Err(ReadError::Chunk { id: *id });
+        let pages = table.outline.pages.len();
+        let mut ids = Vec::with_capacity(MARKED_TOGETHER);
+        for page in 0..pages {
+            ids.extend(table.page(page)?.into_iter().filter_map(|(_, extent)| match extent {
+                Extent::Chunk { id, .. } => Some(id),
+                Extent::Hole { .. } => None,
+            }));
+            if ids.len() + PAGE_EXTENTS as usize > MARKED_TOGETHER || page + 1 == pages {
+                if let Some(id) = marks.mark(&mut ids) {
+                    return Err(ReadError::Chunk { id });
+                }
+                ids.clear();
             }
         }
+        Ok(marks)
     });
     work.await.map_err(|_| GarbageError::Broken)
 }

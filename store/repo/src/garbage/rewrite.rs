@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use store_format::PackName;
 use store_format::pack::{self, BYTES_MAX};
+use store_format::segment::Place;
 use tokio::runtime::Handle;
 
 use super::GarbageError;
@@ -42,11 +43,9 @@ fn copy_needed(
 ) -> Result<(), GarbageError> {
     let key = || pack_key(name).to_string();
     let entries = pack::entries(bytes).map_err(|e| StorageError::new(&key(), Box::new(e)))?;
-    let needed = marked.needed_parts(name);
-    let is_needed =
-        |entry: &pack::Entry| needed.binary_search(&(entry.offset, entry.plain_offset)).is_ok();
+    let is_needed = |entry: &pack::Entry| marked.is_needed(&Place { pack: *name, entry: *entry });
     let wanted: Vec<_> = entries.into_iter().filter(is_needed).collect();
-    if wanted.len() != needed.len() {
+    if wanted.len() as u64 != marked.needed_chunks(name) {
         return Err(
             StorageError::new(&key(), "the index tells of chunks that it lacks".into()).into()
         );

@@ -1,7 +1,9 @@
 //! The index as it is at one moment.
 
 use std::collections::HashSet;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use store_format::segment::{self, Frame, Place, Segment};
 use store_format::{DecodeError, PackName};
@@ -19,6 +21,11 @@ const TOGETHER: usize = 8;
 /// Entries of a segment that are in memory together while all are looked at:
 /// 28 MiB.
 const WALK: usize = 1 << 19;
+
+/// Bytes of an index that may be mapped for those who look up very many chunks.
+const MAPPED: usize = 48 << 20;
+/// What a look at one place maps: the kernel takes along what is around it.
+const AROUND: usize = 64 << 10;
 
 /// One segment's file.
 pub(super) struct Mapped {
@@ -41,7 +48,24 @@ pub(crate) struct Snapshot {
     pub(crate) generation: u64,
 }
 
+/// An entry of a snapshot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spot {
+    segment: usize,
+    number: usize,
+}
+
+/// An index for those who look up very many chunks in no order: lets go now and
+/// then of what that maps.
+pub(crate) struct Frugal {
+    snapshot: Snapshot,
+    looks: AtomicUsize,
+    /// Look-ups until all is let go. None: all may stay.
+    at_once: Option<NonZero<usize>>,
+}
+
 /// Some of the chunks of a snapshot: a bit for each entry of its segments.
+#[derive(Default)]
 pub(crate) struct Marks {
     snapshot: Snapshot,
     bits: Vec<Vec<u64>>,
@@ -90,16 +114,38 @@ impl Snapshot {
         self.find(id, |_| true)
     }
 
+    /// Where a chunk is, as [`Snapshot::get`], and which entry says so.
+    pub(crate) fn spot(&self, id: &Digest) -> Option<(Spot, Place)> {
+        self.find_spot(id, |place| self.alive.contains(&place.pack))
+    }
+
+    /// Whether a chunk is, or was, in one of these packs.
+    pub(crate) fn is_in(&self, id: &Digest, packs: &HashSet<PackName>) -> bool {
+        self.find(id, |place| packs.contains(&place.pack)).is_some()
+    }
+
     /// The first place of a chunk that counts.
     fn find(&self, id: &Digest, counts: impl Fn(&Place) -> bool) -> Option<Place> {
-        self.segments.chunks(TOGETHER).find_map(|segments| {
+        self.find_spot(id, counts).map(|(_, place)| place)
+    }
+
+    fn find_spot(&self, id: &Digest, counts: impl Fn(&Place) -> bool) -> Option<(Spot, Place)> {
+        self.segments.chunks(TOGETHER).enumerate().find_map(|(group, segments)| {
             let mut all = [None; TOGETHER];
             for (near, mapped) in all.iter_mut().zip(segments) {
                 *near = mapped.segment().and_then(|segment| segment.near(id));
             }
-            let mut places = all.iter().flatten().filter_map(|near| near.find(id));
-            places.find_map(|(_, place)| counts(&place).then_some(place))
+            all.iter().enumerate().find_map(|(at, near)| {
+                let (number, place) = near.as_ref()?.find(id)?;
+                let segment = group * TOGETHER + at;
+                counts(&place).then_some((Spot { segment, number }, place))
+            })
         })
+    }
+
+    /// Lets the memory go that look-ups have mapped.
+    fn let_go(&self) {
+        self.segments.iter().for_each(|mapped| release(&mapped.bytes));
     }
 
     /// Packs of which chunks are listed.
@@ -121,10 +167,50 @@ impl Snapshot {
     }
 }
 
+impl Frugal {
+    pub(crate) fn new(snapshot: Snapshot) -> Frugal {
+        let mapped: usize = snapshot.segments.iter().map(|mapped| mapped.bytes.len()).sum();
+        // The directory of each, and the entries of one.
+        let places = snapshot.segments.len() + 1;
+        let at_once = NonZero::new(MAPPED / AROUND / places).or(Some(NonZero::<usize>::MIN));
+        let at_once = at_once.filter(|_| mapped > MAPPED);
+        Frugal { snapshot, looks: AtomicUsize::new(0), at_once }
+    }
+
+    /// For one look-up.
+    pub(crate) fn look(&self) -> &Snapshot {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        if self.at_once.is_some_and(|at_once| looks % at_once == 0) {
+            self.snapshot.let_go();
+        }
+        &self.snapshot
+    }
+}
+
 impl Marks {
-    /// Marks chunks, each at the place that [`Snapshot::get`] finds. Returns
-    /// those that are nowhere.
-    pub(crate) fn mark(&mut self, mut ids: Vec<Digest>) -> Vec<Digest> {
+    /// Marks an entry. False if it is marked already.
+    pub(crate) fn insert(&mut self, Spot { segment, number }: Spot) -> bool {
+        let word = self.bits.get_mut(segment).and_then(|bits| bits.get_mut(number / WORD));
+        let Some(word) = word else { return false };
+        let bit = 1 << (number % WORD);
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    /// Whether the entry is marked that says that a chunk is at this place.
+    pub(crate) fn has(&self, place: &Place) -> bool {
+        self.snapshot.segments.iter().zip(&self.bits).any(|(mapped, bits)| {
+            let found = mapped.segment().and_then(|segment| segment.find(&place.entry.id));
+            found.is_some_and(|(number, found)| {
+                found == *place && bits[number / WORD] >> (number % WORD) & 1 == 1
+            })
+        })
+    }
+
+    /// Marks chunks, each at the place that [`Snapshot::get`] finds. Returns one
+    /// that is nowhere, if there is any.
+    pub(crate) fn mark(&mut self, ids: &mut Vec<Digest>) -> Option<Digest> {
         let Snapshot { segments, alive, .. } = &self.snapshot;
         // Segment by segment and from its start to its end, so that no more than
         // a part of one is in memory at a time.
@@ -141,7 +227,7 @@ impl Marks {
                 _ => true,
             });
         }
-        ids
+        ids.first().copied()
     }
 
     /// The places of all marked chunks, each once.

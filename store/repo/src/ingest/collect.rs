@@ -1,10 +1,12 @@
 //! Putting the chunk table together, and new chunks into groups, in the order
 //! of the disk.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::mem;
 use std::sync::mpsc::SyncSender;
 
+use store_format::table::TableWriter;
 use store_format::{Extent, PackName};
 use wire::Digest;
 
@@ -12,13 +14,13 @@ use super::ImportError;
 use super::contents::ImportedRegion;
 use super::pack::Numbering;
 use super::scan::Item;
+use super::seen::Seen;
 use super::work::{Chunk, Worked};
 use crate::group::Group;
 
 /// What an import found.
 #[derive(Debug, Default)]
 pub(super) struct Collected {
-    pub regions: Vec<Vec<Extent>>,
     pub digests: Vec<Digest>,
     pub known: Vec<ImportedRegion>,
     /// Packs that were there before, of which the image needs chunks.
@@ -31,21 +33,24 @@ pub(super) struct Collected {
     pub new_chunks: u64,
 }
 
-pub(super) struct Collector {
-    /// Every chunk of the image so far.
-    seen: HashSet<Digest>,
-    region: Vec<Extent>,
+pub(super) struct Collector<'a> {
+    seen: Seen<'a>,
+    table: TableWriter<File>,
     pub(super) result: Collected,
     group: Group,
     groups: Numbering,
 }
 
-impl Collector {
-    /// Gives groups to whoever seals them.
-    pub(super) fn new(groups: SyncSender<(u64, Group)>) -> Collector {
+impl<'a> Collector<'a> {
+    /// Writes the table, and gives groups to whoever seals them.
+    pub(super) fn new(
+        seen: Seen<'a>,
+        table: TableWriter<File>,
+        groups: SyncSender<(u64, Group)>,
+    ) -> Collector<'a> {
         Collector {
-            seen: HashSet::new(),
-            region: Vec::new(),
+            seen,
+            table,
             result: Collected::default(),
             group: Group::default(),
             groups: Numbering::new(groups),
@@ -58,10 +63,7 @@ impl Collector {
         for item in &worked.batch.items {
             match item {
                 Item::Hole(bytes) => {
-                    match self.region.last_mut() {
-                        Some(Extent::Hole { bytes: before }) => *before += bytes,
-                        _ => self.region.push(Extent::Hole { bytes: *bytes }),
-                    }
+                    self.table.push(Extent::Hole { bytes: *bytes })?;
                     self.result.hole_bytes += bytes;
                 }
                 Item::Chunk(_) => {
@@ -71,7 +73,7 @@ impl Collector {
                 Item::End(digest, known) => {
                     self.result.digests.push(*digest);
                     self.result.known.push(known.clone());
-                    self.result.regions.push(mem::take(&mut self.region));
+                    self.table.end_region()?;
                 }
             }
         }
@@ -80,13 +82,13 @@ impl Collector {
 
     fn chunk(&mut self, chunk: &Chunk, plain: &[u8]) -> Result<(), ImportError> {
         let bytes = u32::try_from(plain.len()).map_err(|_| ImportError::Broken)?;
-        self.region.push(Extent::Chunk { id: chunk.id, bytes });
+        self.table.push(Extent::Chunk { id: chunk.id, bytes })?;
         self.result.data_bytes += u64::from(bytes);
-        if !self.seen.insert(chunk.id) {
+        if !self.seen.insert(chunk.id, chunk.stored.map(|(spot, _)| spot)) {
             return Ok(());
         }
         self.result.chunks += 1;
-        if let Some(place) = chunk.stored {
+        if let Some((_, place)) = chunk.stored {
             self.result.packs.insert(place.pack);
             self.result.stored_bytes += u64::from(place.entry.stored_len);
             return Ok(());
@@ -100,10 +102,10 @@ impl Collector {
     }
 
     /// All groups are given then.
-    pub(super) fn finish(mut self) -> Result<Collected, ImportError> {
+    pub(super) fn finish(mut self) -> Result<(Collected, TableWriter<File>), ImportError> {
         if !self.group.is_empty() {
             self.groups.send(self.group)?;
         }
-        Ok(self.result)
+        Ok((self.result, self.table))
     }
 }

@@ -14,38 +14,42 @@ mod order;
 mod pack;
 mod read;
 mod scan;
+mod seen;
 mod work;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
 use serde::Serialize;
 use store_format::frame::SealError;
-use store_format::{
-    BootSpec, ChunkTable, DecodeError, Envelope, EnvelopeError, PackName, Region, envelope,
-};
+use store_format::table::{TableError, TableWriter};
+use store_format::{BootSpec, DecodeError, Envelope, EnvelopeError, PackName, Region, envelope};
 use tokio::runtime::Handle;
 use wire::{Digest, Reference};
 
 use crate::database::ImageRow;
 use crate::database::garbage::Purpose;
 use crate::group::Group;
-use crate::index::Snapshot;
+use crate::index::{Frugal, Snapshot};
 use crate::layout::{self, Layout, LayoutError};
 use crate::open::Repo;
 use crate::packer::Packer;
+use crate::read::ReadError;
 use crate::source::{Disk, Source};
 use crate::storage::StorageError;
+use crate::tables::OpenTable;
 
 use collect::{Collected, Collector};
 pub use contents::ImportedRegion;
 use order::in_order;
 use pack::{Frame, Packed};
 use scan::Batch;
+use seen::Seen;
 use work::Worked;
 
 /// Batches that may be between reading and packing, beside one per worker.
@@ -156,6 +160,19 @@ pub enum ImportError {
     Broken,
 }
 
+impl From<TableError> for ImportError {
+    fn from(error: TableError) -> ImportError {
+        match error {
+            TableError::Io(error) => StorageError::new("blobs", Box::new(error)).into(),
+            TableError::Decode(error) => ImportError::TooLarge(error),
+        }
+    }
+}
+
+/// What is found on a disk, and the table of its chunks, which does not name its
+/// image yet.
+type Found = (Collected, TableWriter<File>);
+
 /// Everything that an import works with, on a thread that may block.
 struct Job {
     disk: Disk,
@@ -222,13 +239,13 @@ impl Repo {
             let layout = layout::read(&disk, sector)
                 .map_err(|source| ImportError::Layout { name, source })?;
             let job = Job { disk, layout, exact, repo, known, runtime, workers };
-            let (collected, packed) = job.run(&mut progress)?;
-            Ok::<_, ImportError>((job.layout, job.disk.bytes, collected, packed))
+            let (found, packed) = job.run(&mut progress)?;
+            Ok::<_, ImportError>((job.layout, job.disk.bytes, found, packed))
         });
-        let (layout, disk_bytes, collected, packed) =
+        let (layout, disk_bytes, found, packed) =
             ingest.await.map_err(|_| ImportError::Broken)??;
-        let envelope = describe(layout, disk_bytes, &collected, &options)?;
-        self.commit(lease, envelope, collected, packed, options.reference).await
+        let envelope = describe(layout, disk_bytes, &found.0, &options)?;
+        self.commit(lease, envelope, found, packed, options.reference).await
     }
 
     /// Writes the blobs, then the records.
@@ -236,19 +253,15 @@ impl Repo {
         &self,
         lease: &str,
         envelope: Envelope,
-        collected: Collected,
+        (collected, table): Found,
         packed: Packed,
         reference: Option<Reference>,
     ) -> Result<Imported, ImportError> {
         let envelope_bytes = envelope.to_bytes();
         let digest = store_format::digest_of(&envelope_bytes);
-        let table = ChunkTable { image: digest, regions: collected.regions };
-        let table_bytes = table.encode();
-        // Reading it back now costs little and finds what no reader would take.
-        ChunkTable::decode(&table_bytes)
-            .and_then(|table| table.check(&envelope))
-            .map_err(ImportError::TooLarge)?;
-        let table = self.put_table(&table, table_bytes).await?;
+        let finish = tokio::task::spawn_blocking(move || finish(table, envelope));
+        let (table, envelope) = finish.await.map_err(|_| ImportError::Broken)??;
+        let table = self.put_table(table).await?;
         let row = ImageRow {
             digest,
             table: table.name,
@@ -274,6 +287,21 @@ impl Repo {
             regions: collected.known,
         })
     }
+}
+
+/// Reading the table back now costs little and finds what no reader would take.
+fn finish(
+    table: TableWriter<File>,
+    envelope: Envelope,
+) -> Result<(OpenTable, Envelope), ImportError> {
+    let file = table.finish(&envelope.digest())?;
+    let table = OpenTable::of_file(file).map_err(|error| match error {
+        ReadError::Storage(error) => ImportError::Storage(error),
+        ReadError::Table { source, .. } => ImportError::TooLarge(source),
+        _ => ImportError::Broken,
+    })?;
+    table.outline.check(&envelope).map_err(ImportError::TooLarge)?;
+    Ok((table, envelope))
 }
 
 fn describe(
@@ -309,7 +337,12 @@ impl Job {
     fn run(
         &self,
         progress: &mut dyn FnMut(ImportProgress),
-    ) -> Result<(Collected, Packed), ImportError> {
+    ) -> Result<(Found, Packed), ImportError> {
+        let failed = |error: std::io::Error| StorageError::new("blobs", Box::new(error));
+        let table = tempfile::tempfile_in(&self.repo.storage.home).map_err(failed)?;
+        let table = TableWriter::new(table, self.layout.spans.len())?;
+        let (tell, indexed) = channel();
+        let seen = Seen::new(&self.known, &self.repo.index, indexed);
         let batches = self.workers + SPARE_BATCHES;
         let (free_in, free) = sync_channel::<Batch>(batches);
         for _ in 0..batches {
@@ -320,22 +353,24 @@ impl Job {
         let (groups_in, groups) = sync_channel::<(u64, Group)>(self.workers);
         let (frames_in, frames) = sync_channel::<Frame>(self.workers);
         let (cut, groups, written) = (Mutex::new(cut), Mutex::new(groups), AtomicU64::new(0));
+        let known = Frugal::new(self.known.clone());
         thread::scope(|scope| {
+            let known = &known;
             let (cut, groups, written) = (&cut, groups, &written);
             let groups = std::sync::Arc::new(groups);
             let scanner = scope
                 .spawn(move || scan::scan(&self.disk, &self.layout, self.exact, &free, &cut_in));
             for _ in 0..self.workers {
                 let worked_in = worked_in.clone();
-                scope.spawn(move || work::run(&self.known, cut, &worked_in));
+                scope.spawn(move || work::run(known, cut, &worked_in));
                 let (groups, frames_in) = (std::sync::Arc::clone(&groups), frames_in.clone());
                 scope.spawn(move || pack::seal(&groups, &frames_in));
             }
             // Only they hold them from now on: an end is passed on.
             drop((worked_in, frames_in, groups));
-            let packer = Packer::new(&self.repo, &self.runtime);
+            let packer = Packer::new(&self.repo, &self.runtime).telling(tell);
             let packing = scope.spawn(move || pack::pack(packer, frames, written));
-            let mut collector = Collector::new(groups_in);
+            let mut collector = Collector::new(seen, table, groups_in);
             let mut collect = || {
                 for worked in in_order(&worked) {
                     collector.take(&worked)?;
@@ -345,20 +380,20 @@ impl Job {
                 }
                 Ok(())
             };
-            let collected = collect().and_then(|()| collector.finish());
+            let found = collect().and_then(|()| collector.finish());
             // Whoever still waits for a buffer or for room shall end.
             drop((worked, free_in));
             let scanned = scanner.join().map_err(|_| ImportError::Broken)?;
             // Whose failure ends the others.
             let packed = packing.join().map_err(|_| ImportError::Broken)??;
-            let collected = collected?;
+            let found = found?;
             scanned.map_err(|source| {
                 let name = self.disk.name.clone();
                 ImportError::Source { name, source }
             })?;
-            progress(self.progress(&collected, written));
-            match collected.digests.len() == self.layout.spans.len() {
-                true => Ok((collected, packed)),
+            progress(self.progress(&found.0, written));
+            match found.0.digests.len() == self.layout.spans.len() {
+                true => Ok((found, packed)),
                 false => Err(ImportError::Broken),
             }
         })

@@ -9,7 +9,7 @@ use wire::Digest;
 
 use super::order::Numbered;
 use super::scan::{Batch, Item};
-use crate::index::Snapshot;
+use crate::index::{Frugal, Spot};
 
 /// A batch with the names of its chunks.
 pub(super) struct Worked {
@@ -23,7 +23,7 @@ pub(super) struct Chunk {
     /// Where its bytes are in the batch.
     pub plain: Range<usize>,
     /// Where it was when the import began.
-    pub stored: Option<Place>,
+    pub stored: Option<(Spot, Place)>,
 }
 
 impl Numbered for Worked {
@@ -33,7 +33,7 @@ impl Numbered for Worked {
 }
 
 /// Works until there is nothing more to do or nobody to do it for.
-pub(super) fn run(index: &Snapshot, batches: &Mutex<Receiver<Batch>>, out: &SyncSender<Worked>) {
+pub(super) fn run(index: &Frugal, batches: &Mutex<Receiver<Batch>>, out: &SyncSender<Worked>) {
     loop {
         let next = batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(batch) = next else { return };
@@ -43,7 +43,7 @@ pub(super) fn run(index: &Snapshot, batches: &Mutex<Receiver<Batch>>, out: &Sync
     }
 }
 
-fn work(index: &Snapshot, batch: Batch) -> Worked {
+fn work(index: &Frugal, batch: Batch) -> Worked {
     let mut chunks = Vec::with_capacity(batch.items.len());
     let mut end = 0;
     for item in &batch.items {
@@ -51,7 +51,7 @@ fn work(index: &Snapshot, batch: Batch) -> Worked {
         let plain = end..end + len;
         end = plain.end;
         let id = store_format::digest_of(&batch.data[plain.clone()]);
-        chunks.push(Chunk { id, plain, stored: index.get(&id) });
+        chunks.push(Chunk { id, plain, stored: index.look().spot(&id) });
     }
     Worked { batch, chunks }
 }

@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use store_format::pack::Entry;
 use store_format::segment::Place;
-use store_format::{ChunkTable, Extent, Location, Locations, PackName};
+use store_format::{ChunkTable, Extent, PackName};
 use wire::Digest;
 
 use super::{ReceiveError, Upload};
 use crate::packs::{self, PackError};
-use crate::read::damaged;
+use crate::read::{Find, damaged};
 use crate::storage::pack_key;
 
-/// Where the chunks of an image are, in the order of its table.
+/// What the chunks of an image take.
 #[derive(Debug, Default)]
 pub(super) struct Located {
-    pub chunks: Vec<(Digest, u32)>,
-    pub locations: Locations,
+    /// Chunks, each counted once.
+    pub chunks: u64,
+    /// Packs that they are in.
+    pub packs: BTreeSet<PackName>,
     /// Bytes of the disk that are not in holes.
     pub data_bytes: u64,
     /// Stored bytes of the chunks.
@@ -27,30 +29,32 @@ pub(super) struct Located {
 }
 
 impl Upload {
-    /// Finds all chunks, of which some may be in these packs of the upload's own.
-    /// None of them is deleted before the lease ends.
+    /// Finds all chunks, of which some may be in these packs of the upload's own,
+    /// and says how. None of them is deleted before the lease ends.
     pub(super) async fn locate(
         self: &Arc<Self>,
         table: ChunkTable,
         own: BTreeSet<PackName>,
-    ) -> Result<(Arc<ChunkTable>, Located), ReceiveError> {
+    ) -> Result<(Located, Find), ReceiveError> {
         let (table, own) = (Arc::new(table), Arc::new(own));
         let find = |beside: HashMap<Digest, Place>| {
             let (table, own) = (Arc::clone(&table), Arc::clone(&own));
             self.blocking(move |this| {
-                let now = this.repo.index.snapshot();
-                let find = |id: &Digest| now.get(id).or_else(|| this.known.get(id));
-                locate(&table, &own, |id| find(id).or_else(|| beside.get(id).copied()))
+                let (now, known) = (this.repo.index.snapshot(), this.known.clone());
+                let find: Find = Arc::new(move |id| {
+                    let found = now.get(id).or_else(|| known.get(id));
+                    found.or_else(|| beside.get(id).copied())
+                });
+                locate(&table, &own, &find).map(|located| (located, find))
             })
         };
-        let located = match find(HashMap::new()).await {
+        match find(HashMap::new()).await {
             // A gc condemned our packs, and the index forgot them; they are there.
             Err(ReceiveError::Missing { .. }) if !own.is_empty() => {
-                find(self.places(&own).await?).await?
+                find(self.places(&own).await?).await
             }
-            other => other?,
-        };
-        Ok((table, located))
+            other => other,
+        }
     }
 
     /// Where everything in some packs is.
@@ -76,10 +80,9 @@ impl Upload {
 fn locate(
     table: &ChunkTable,
     own: &BTreeSet<PackName>,
-    find: impl Fn(&Digest) -> Option<Place>,
+    find: &Find,
 ) -> Result<Located, ReceiveError> {
     let mut found = Located::default();
-    let mut numbers: HashMap<PackName, u32> = HashMap::new();
     let mut lens: HashMap<Digest, u32> = HashMap::new();
     let mut missing: Option<(u64, Digest)> = None;
     for extent in table.regions.iter().flatten() {
@@ -98,14 +101,8 @@ fn locate(
         if own.contains(&pack) {
             found.new_bytes += u64::from(entry.stored_len);
         }
-        let next = u32::try_from(found.locations.packs.len()).unwrap_or(u32::MAX);
-        let number = *numbers.entry(pack).or_insert(next);
-        if number == next {
-            found.locations.packs.push(pack);
-        }
-        let Entry { offset, frame_len, plain_offset, .. } = entry;
-        found.locations.chunks.push(Location { pack: number, offset, frame_len, plain_offset });
-        found.chunks.push((id, bytes));
+        found.packs.insert(pack);
+        found.chunks += 1;
     }
     match missing {
         Some((chunks, first)) => Err(ReceiveError::Missing { chunks, first }),

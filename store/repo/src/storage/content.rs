@@ -1,0 +1,159 @@
+//! Objects that are not all in memory: of the largest images, chunk tables.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path as Key;
+use object_store::{GetResultPayload, MultipartUpload, ObjectStoreExt};
+
+use super::{Storage, StorageError};
+
+/// What comes from far away is kept in memory up to this length, and in an
+/// unnamed file beyond.
+const MEMORY_BYTES: u64 = 8 << 20;
+/// What is longer is written in parts of this length. Backends want at least
+/// 5 MiB, and 10,000 parts at most.
+const PART_BYTES: u64 = 8 << 20;
+/// Bytes that are read at a time from front to back.
+const BUFFER: usize = 256 << 10;
+
+/// The bytes of an object.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// In a file that nobody writes to any more.
+    File(File),
+    Memory(Bytes),
+}
+
+impl Content {
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        match self {
+            Content::File(file) => Ok(file.metadata()?.len()),
+            Content::Memory(bytes) => Ok(bytes.len() as u64),
+        }
+    }
+
+    /// A range that lies in it.
+    pub(crate) fn range(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let too_long = |_| io::Error::from(io::ErrorKind::OutOfMemory);
+        let len = usize::try_from(range.end - range.start).map_err(too_long)?;
+        match self {
+            Content::File(file) => {
+                let mut bytes = vec![0; len];
+                file.read_exact_at(&mut bytes, range.start)?;
+                Ok(bytes.into())
+            }
+            Content::Memory(bytes) => {
+                let start = usize::try_from(range.start).map_err(too_long)?;
+                match start + len <= bytes.len() {
+                    true => Ok(bytes.slice(start..start + len)),
+                    false => Err(io::ErrorKind::UnexpectedEof.into()),
+                }
+            }
+        }
+    }
+
+    /// All of it, in memory.
+    pub(crate) fn all(&self) -> io::Result<Bytes> {
+        self.range(0..self.len()?)
+    }
+
+    /// Reads it from its first byte on.
+    pub(crate) fn front(&self) -> impl Read {
+        BufReader::with_capacity(BUFFER, Front { content: self, at: 0 })
+    }
+}
+
+/// How far a content is read.
+struct Front<'a> {
+    content: &'a Content,
+    at: u64,
+}
+
+impl Read for Front<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match self.content {
+            Content::File(file) => file.read_at(buffer, self.at)?,
+            Content::Memory(bytes) => {
+                let start = usize::try_from(self.at).map_or(bytes.len(), |at| at.min(bytes.len()));
+                (&bytes[start..]).read(buffer)?
+            }
+        };
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Storage {
+    /// A whole object of at most `limit` bytes.
+    pub(crate) async fn open(&self, key: &Key, limit: u64) -> Result<Content, StorageError> {
+        let failed = |e| StorageError::object(key, e);
+        let found = self.objects.get(key).await.map_err(failed)?;
+        let len = found.meta.size;
+        if len > limit {
+            return Err(StorageError::TooLong { key: key.to_string(), len });
+        }
+        let mut stream = match found.payload {
+            GetResultPayload::File(file, _) => return Ok(Content::File(file)),
+            GetResultPayload::Stream(_) if len <= MEMORY_BYTES => {
+                return Ok(Content::Memory(found.bytes().await.map_err(failed)?));
+            }
+            GetResultPayload::Stream(stream) => stream,
+        };
+        let io_failed = |e: io::Error| StorageError::new(key.as_ref(), Box::new(e));
+        let mut file = tempfile::tempfile_in(&self.home).map_err(io_failed)?;
+        while let Some(bytes) = stream.try_next().await.map_err(failed)? {
+            file.write_all(&bytes).map_err(io_failed)?;
+        }
+        Ok(Content::File(file))
+    }
+
+    /// Writes an object, a part at a time where it is long.
+    pub(crate) async fn put_content(
+        &self,
+        key: &Key,
+        content: &Content,
+    ) -> Result<(), StorageError> {
+        let io_failed = |e: io::Error| StorageError::new(key.as_ref(), Box::new(e));
+        let len = content.len().map_err(io_failed)?;
+        if len <= PART_BYTES {
+            return self.put(key, content.all().map_err(io_failed)?).await;
+        }
+        let failed = |e| StorageError::write(key, e);
+        let mut upload = self.objects.put_multipart(key).await.map_err(failed)?;
+        let written = write_parts(&mut upload, key, content, len).await;
+        if let Err(error) = written {
+            // A bucket keeps the parts, and asks money for them, until it is told.
+            if let Err(error) = upload.abort().await {
+                tracing::warn!(%key, %error, "parts of an object may be left in the bucket");
+            }
+            return Err(error);
+        }
+        if let Some(blocks) = &self.blocks {
+            blocks.forget(key);
+        }
+        Ok(())
+    }
+}
+
+async fn write_parts(
+    upload: &mut Box<dyn MultipartUpload>,
+    key: &Key,
+    content: &Content,
+    len: u64,
+) -> Result<(), StorageError> {
+    let failed = |e| StorageError::write(key, e);
+    let mut at = 0;
+    while at < len {
+        let end = len.min(at + PART_BYTES);
+        let part = content.range(at..end);
+        let part = part.map_err(|e| StorageError::new(key.as_ref(), Box::new(e)))?;
+        upload.put_part(part.into()).await.map_err(failed)?;
+        at = end;
+    }
+    upload.complete().await.map_err(failed).map(drop)
+}

@@ -1,0 +1,81 @@
+//! Memory does not grow with an image. In a binary of its own, as all that this
+//! allocates is counted.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod disk;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use peak_alloc::PeakAlloc;
+use store_repo::{ImportOptions, Repo, Source};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// Bytes for each chunk more: an entry of a chunk table alone has 40.
+const GROWTH: usize = 16;
+/// What is kept below on any machine with few cores.
+const MOST: usize = 256 << 20;
+
+/// What each step took at most.
+#[derive(Debug)]
+struct Peaks {
+    import: usize,
+    again: usize,
+    read: usize,
+    garbage: usize,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_of_twice_the_chunks_takes_no_more_memory() {
+    let [one, two] = [peaks(1).await, peaks(2).await];
+    let chunks = disk::PARTITION_CHUNKS as usize;
+    // How many packs are in memory while new chunks are stored is a matter of
+    // time; that the new ones are forgotten is for `ingest::seen` to show.
+    eprintln!("{one:?} {two:?}");
+    assert!(two.import < MOST, "{two:?}");
+    for (what, one, two) in [
+        ("importing", one.again, two.again),
+        ("reading", one.read, two.read),
+        ("looking for garbage", one.garbage, two.garbage),
+    ] {
+        let growth = two.saturating_sub(one) / chunks;
+        assert!(growth < GROWTH, "{what} takes {growth} bytes for each chunk: {one}, then {two}");
+        assert!(two < MOST, "{what} takes {two}");
+    }
+}
+
+/// What a disk of so many partitions takes.
+async fn peaks(partitions: u64) -> Peaks {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    disk::make(&disk, partitions, 0);
+    let store = folder.path().join("store");
+    let repo = Arc::new(Repo::open_or_create(store.to_str().unwrap()).await.unwrap());
+    let before = MEMORY.current_usage();
+    let peak = || {
+        let peak = MEMORY.peak_usage().saturating_sub(before);
+        MEMORY.reset_peak_usage();
+        peak
+    };
+    peak();
+    let image = import(&repo, &disk).await;
+    let imported = peak();
+    assert_eq!(import(&repo, &disk).await, image);
+    let again = peak();
+    let mut pieces = repo.read(&image).await.unwrap();
+    while pieces.try_next().await.unwrap().is_some() {}
+    drop(pieces);
+    let read = peak();
+    repo.garbage().await.unwrap();
+    Peaks { import: imported, again, read, garbage: peak() }
+}
+
+async fn import(repo: &Arc<Repo>, disk: &Path) -> wire::Digest {
+    let reference = Some("image".parse().unwrap());
+    let options = ImportOptions { reference, ..ImportOptions::default() };
+    repo.import(Source::Path(disk.to_owned()), options, |_| {}).await.unwrap().digest
+}
