@@ -13,6 +13,7 @@ pub mod choose;
 pub mod config;
 pub mod console;
 pub mod controller;
+pub mod deploy;
 pub mod events;
 pub mod install;
 pub mod inventory;

@@ -4,5 +4,6 @@
 
 mod install;
 mod power_cut;
+mod sets;
 mod support;
 mod whole;

@@ -23,18 +23,18 @@ use wire::{AskOrder, Event, EventKind, HoldOrder, Order, Outcome, Receipt, Start
 
 /// What a controller heard.
 #[derive(Default)]
-struct Heard {
-    check_ins: Vec<CheckIn>,
-    events: Vec<Event>,
+pub struct Heard {
+    pub check_ins: Vec<CheckIn>,
+    pub events: Vec<Event>,
 }
 
 /// A controller that gives these orders in turn, the last for ever.
-fn controller(server: &Server, orders: Vec<Order>) -> Arc<Mutex<Heard>> {
+pub fn controller(server: &Server, orders: Vec<Order>) -> Arc<Mutex<Heard>> {
     controller_with(server, orders, |_| {})
 }
 
 /// The same, with something that happens before the order of each turn.
-fn controller_with(
+pub fn controller_with(
     server: &Server,
     orders: Vec<Order>,
     before: impl Fn(usize) + Send + Sync + 'static,
@@ -62,19 +62,28 @@ fn controller_with(
 
 /// A machine with one disk, which is a file.
 fn machine_with_disk(root: &Path, disk: Vec<u8>) -> Roots {
-    let block = root.join("sys/block/vda");
+    add_disk(root, "vda", "S-1", &disk);
+    roots(root)
+}
+
+pub fn roots(root: &Path) -> Roots {
+    Roots { sys: root.join("sys"), proc: root.join("proc"), dev: root.join("dev") }
+}
+
+/// Gives a machine a disk, which is a file.
+pub fn add_disk(root: &Path, name: &str, serial: &str, disk: &[u8]) {
+    let block = root.join("sys/block").join(name);
     fs::create_dir_all(block.join("device")).unwrap();
     fs::create_dir_all(block.join("queue")).unwrap();
     fs::create_dir_all(root.join("dev")).unwrap();
     fs::write(block.join("size"), (disk.len() / 512).to_string()).unwrap();
-    fs::write(block.join("serial"), "S-1").unwrap();
+    fs::write(block.join("serial"), serial).unwrap();
     fs::write(block.join("queue/logical_block_size"), "512").unwrap();
-    fs::write(root.join("dev/vda"), disk).unwrap();
-    Roots { sys: root.join("sys"), proc: root.join("proc"), dev: root.join("dev") }
+    fs::write(root.join("dev").join(name), disk).unwrap();
 }
 
 /// Boots the agent on that machine; gives how it left and what stood on the console.
-fn boot(server: &Server, roots: &Roots) -> (Exit, String) {
+pub fn boot(server: &Server, roots: &Roots) -> (Exit, String) {
     boot_with(server, &server.base, roots)
 }
 
@@ -112,7 +121,7 @@ fn hold() -> Order {
     Order::Hold(HoldOrder { reason: "no rule matches".into(), retry_secs: 5 })
 }
 
-fn outcomes(events: &[Event]) -> Vec<(Step, Outcome)> {
+pub fn outcomes(events: &[Event]) -> Vec<(Step, Outcome)> {
     let ended = |event: &Event| match &event.kind {
         EventKind::StepEnded { step, outcome, .. } => Some((*step, outcome.clone())),
         _ => None,

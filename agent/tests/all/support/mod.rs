@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use agent::console::Console;
 use agent::events::EventLog;
+use agent::install::Member;
 use agent::report::Report;
+use agent::target::Target;
 use gpt::disk::LogicalBlockSize;
 use gpt::mbr::ProtectiveMBR;
 use gpt::partition_types;
@@ -194,6 +196,21 @@ pub fn order(sample: &Sample) -> DeployOrder {
         },
         others: Vec::new(),
         start: wire::Start::Reboot,
+    }
+}
+
+/// An image on its way to a disk.
+pub fn member<'a>(
+    order: &'a wire::ImageOrder,
+    sample: &Sample,
+    target: &'a dyn Target,
+) -> Member<'a> {
+    Member {
+        order,
+        envelope: sample.envelope.clone(),
+        disk: "test disk".into(),
+        identity: Some("S-1".into()),
+        target,
     }
 }
 
