@@ -6,12 +6,11 @@ use std::mem;
 use std::sync::mpsc::SyncSender;
 
 use store_format::{Extent, PackName};
+use store_scan::{ImportedRegion, Item};
 use wire::Digest;
 
 use super::ImportError;
-use super::contents::ImportedRegion;
 use super::pack::Numbering;
-use super::scan::Item;
 use super::work::{Chunk, Worked};
 use crate::group::Group;
 

@@ -7,12 +7,8 @@
 //! not depend on the number of threads.
 
 mod collect;
-mod contents;
-mod cut;
-pub(crate) mod cuts;
 mod order;
 mod pack;
-mod scan;
 mod work;
 
 use std::collections::BTreeMap;
@@ -24,9 +20,8 @@ use std::thread;
 
 use serde::Serialize;
 use store_format::frame::SealError;
-use store_format::{
-    BootSpec, ChunkTable, DecodeError, Envelope, EnvelopeError, PackName, Region, envelope,
-};
+use store_format::{BootSpec, ChunkTable, DecodeError, Envelope, EnvelopeError, PackName};
+use store_scan::{About, Batch, Disk, ImportedRegion, Layout, LayoutError};
 use tokio::runtime::Handle;
 use wire::{Digest, Reference};
 
@@ -34,17 +29,14 @@ use crate::database::ImageRow;
 use crate::database::garbage::Purpose;
 use crate::group::Group;
 use crate::index::Snapshot;
-use crate::layout::{self, Layout, LayoutError};
 use crate::open::Repo;
 use crate::packer::Packer;
-use crate::source::{Disk, Source};
+use crate::source::Source;
 use crate::storage::StorageError;
 
 use collect::{Collected, Collector};
-pub use contents::ImportedRegion;
 use order::in_order;
 use pack::{Frame, Packed};
-use scan::Batch;
 use work::Worked;
 
 /// Batches that may be between reading and packing, beside one per worker.
@@ -216,18 +208,19 @@ impl Repo {
         let runtime = Handle::current();
         let (sector, exact) = (options.sector_bytes, options.exact);
         let ingest = tokio::task::spawn_blocking(move || {
-            let (name, disk) = Disk::open(source, &repo.storage.home);
+            let (name, disk) = source.open(&repo.storage.home);
             let disk = disk.map_err(|source| ImportError::Source { name: name.clone(), source })?;
-            let layout = layout::read(&disk, sector)
+            let layout = Layout::read(&disk, sector)
                 .map_err(|source| ImportError::Layout { name, source })?;
             let job = Job { disk, layout, exact, repo, known, runtime, workers };
             let (collected, packed) = job.run(&mut progress)?;
-            Ok::<_, ImportError>((job.layout, job.disk.bytes, collected, packed))
+            Ok::<_, ImportError>((job.layout, collected, packed))
         });
-        let (layout, disk_bytes, collected, packed) =
-            ingest.await.map_err(|_| ImportError::Broken)??;
-        let envelope = describe(layout, disk_bytes, &collected, &options)?;
-        self.commit(lease, envelope, collected, packed, options.reference).await
+        let (layout, collected, packed) = ingest.await.map_err(|_| ImportError::Broken)??;
+        let ImportOptions { configuration, provenance, boot, grow, reference, .. } = options;
+        let about = About { configuration, provenance, boot, grow };
+        let envelope = layout.envelope(&collected.digests, about)?;
+        self.commit(lease, envelope, collected, packed, reference).await
     }
 
     /// Writes the blobs, then the records.
@@ -275,35 +268,6 @@ impl Repo {
     }
 }
 
-fn describe(
-    layout: Layout,
-    disk_bytes: u64,
-    collected: &Collected,
-    options: &ImportOptions,
-) -> Result<Envelope, ImportError> {
-    let digests = collected.digests.iter();
-    let regions = layout.spans.into_iter().zip(digests).map(|(span, digest)| Region {
-        name: span.name,
-        start: span.start,
-        bytes: span.bytes,
-        partition: span.partition,
-        digest: *digest,
-    });
-    let envelope = Envelope {
-        format: envelope::FORMAT.to_owned(),
-        disk_bytes,
-        sector_bytes: layout.sector_bytes,
-        table: layout.table,
-        regions: regions.collect(),
-        grow: options.grow,
-        boot: options.boot.clone(),
-        configuration: options.configuration.clone(),
-        provenance: options.provenance.clone(),
-    };
-    envelope.validate()?;
-    Ok(envelope)
-}
-
 impl Job {
     fn run(
         &self,
@@ -322,8 +286,9 @@ impl Job {
         thread::scope(|scope| {
             let (cut, groups, written) = (&cut, groups, &written);
             let groups = std::sync::Arc::new(groups);
-            let scanner = scope
-                .spawn(move || scan::scan(&self.disk, &self.layout, self.exact, &free, &cut_in));
+            let scanner = scope.spawn(move || {
+                store_scan::scan(&self.disk, &self.layout, self.exact, &free, &cut_in)
+            });
             for _ in 0..self.workers {
                 let worked_in = worked_in.clone();
                 scope.spawn(move || work::run(&self.known, cut, &worked_in));
