@@ -1,11 +1,12 @@
 //! The loop: tell the controller who this is, do what it says, ask again.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use store_remote::{Backoff, Options, Timing};
-use wire::api::{CheckIn, CheckedIn, VERSION};
-use wire::{AskOrder, DeployOrder, HoldOrder, Inventory, MachineId, Order, chain};
+use wire::api::{CheckIn, CheckedIn, Made, VERSION};
+use wire::{AskOrder, DeployOrder, HoldOrder, Inventory, MachineId, MakeOrder, Order, chain};
 
 use crate::ask;
 use crate::console::printable;
@@ -17,6 +18,8 @@ use crate::start::Exit;
 /// Waits between tries to reach the controller; the tries never end.
 const BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(500), max: Duration::from_secs(15) };
+/// Tries to tell of an image: some minutes.
+const TELL_TRIES: u32 = 40;
 /// Least and longest wait before a machine that holds asks again.
 const HOLD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
 /// Wait after a failure, before the controller decides about another try.
@@ -34,6 +37,8 @@ pub struct Agent {
     pub roots: Roots,
     /// Random name of this boot.
     pub boot: String,
+    /// A folder for what is gone with this boot.
+    pub work: PathBuf,
     /// How the server is reached.
     pub reached: Reached,
     /// Where to say what happens.
@@ -59,7 +64,7 @@ impl Agent {
             self.report.log.set_machine(checked_in.machine.clone());
             match checked_in.order {
                 Order::Hold(hold) => self.hold(&checked_in.machine, &inventory, &hold),
-                Order::Unknown | Order::Make(_) => {
+                Order::Unknown => {
                     let reason = "the controller gave an order that this agent does not know; \
                                   update the boot assets"
                         .to_owned();
@@ -72,15 +77,36 @@ impl Agent {
                 }
                 Order::Deploy(order) => match self.obey(&checked_in.machine, &order) {
                     Ok(exit) => return exit,
-                    Err(()) => {
-                        failures += 1;
-                        let wait = AFTER_FAILURE.delay(failures, self.timing().random());
-                        let secs = wait.as_secs();
-                        self.report.say(&format!("asking the controller again in {secs} s"));
-                        self.timing().sleep(wait);
-                    }
+                    Err(()) => self.pause(&mut failures),
                 },
+                Order::Make(order) => {
+                    if self.obey_make(controller, &checked_in.machine, &order).is_err() {
+                        self.pause(&mut failures);
+                    }
+                }
             }
+        }
+    }
+
+    /// After a failure, before the controller decides about another try.
+    fn pause(&self, failures: &mut u32) {
+        *failures += 1;
+        let wait = AFTER_FAILURE.delay(*failures, self.timing().random());
+        self.report.say(&format!("asking the controller again in {} s", wait.as_secs()));
+        self.timing().sleep(wait);
+    }
+
+    /// Tells of an image until the controller has it on record, or does not want it.
+    pub(crate) fn tell(&self, controller: &Controller, made: &Made) -> Result<(), ControllerError> {
+        let mut failures = 0;
+        loop {
+            let Err(error) = controller.made(made) else { return Ok(()) };
+            failures += 1;
+            if error.is_refusal() || failures >= TELL_TRIES {
+                return Err(error);
+            }
+            self.report.console.say(&format!("made: {}; trying on", chain(&error)));
+            self.timing().sleep(BACKOFF.delay(failures, self.timing().random()));
         }
     }
 
@@ -137,18 +163,31 @@ impl Agent {
     /// Does a deployment; says and reports what fails.
     fn obey(&self, machine: &MachineId, order: &DeployOrder) -> Result<Exit, ()> {
         self.report.log.set_run(Some((order.run.clone(), order.attempt)));
-        let result = self.deploy(machine, order);
-        if let Err(error) = &result {
-            self.report.say(&format!(
-                "deployment of {} failed: {}",
-                order.system.reference,
-                chain(error)
-            ));
-        }
-        if result.is_err() {
+        let what = || format!("deployment of {}", order.system.reference);
+        self.told(what, self.deploy(machine, order))
+    }
+
+    /// Makes an image; says and reports what fails.
+    fn obey_make(
+        &self,
+        controller: &Controller,
+        machine: &MachineId,
+        order: &MakeOrder,
+    ) -> Result<(), ()> {
+        self.report.log.set_run(Some((order.run.clone(), order.attempt)));
+        let what = || format!("making {}", order.configuration.reference());
+        self.told(what, self.make(controller, machine, order))
+    }
+
+    fn told<T, E: std::error::Error>(
+        &self,
+        what: impl FnOnce() -> String,
+        result: Result<T, E>,
+    ) -> Result<T, ()> {
+        result.map_err(|error| {
+            self.report.say(&format!("{} failed: {}", what(), chain(&error)));
             self.report.log.flush(FLUSH);
-        }
-        result.map_err(|_| ())
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use wire::{DeployOrder, ImageOrder, MachineId, RunId, Start, Step, chain};
 
 use crate::agent::{Agent, FLUSH};
 use crate::choose::{ChooseError, choose_all, describe};
-use crate::install::{Failed, Job, Member, install};
+use crate::install::{Failed, Job, Member, Purpose, install};
 use crate::inventory::{self, Candidate};
 use crate::start::{self, Exit, LoadError};
 use crate::target::{Disk, Target};
@@ -92,7 +92,7 @@ impl Agent {
         let missing: Vec<_> = chosen.iter().filter(|chosen| self.lacks(chosen)).collect();
         match missing.as_slice() {
             [] => self.skip_installation(&chosen),
-            missing => self.install(machine, &order.run, missing, &client)?,
+            missing => self.install(machine, &order.run, missing, &client, Purpose::Start)?,
         }
         match chosen.first() {
             Some(system) => self.start(order.start, &system.disk, &system.envelope),
@@ -171,6 +171,7 @@ impl Agent {
         run: &RunId,
         chosen: &[&Chosen<'_>],
         client: &Client,
+        purpose: Purpose,
     ) -> Result<(), DeployError> {
         let targets = chosen.iter().map(|chosen| self.open(&chosen.disk));
         let targets = match targets.collect::<Result<Vec<Disk>, _>>() {
@@ -185,12 +186,12 @@ impl Agent {
             target,
         });
         let members = members.collect();
-        install(&Job { run, machine, members, client, report: &self.report })?;
+        install(&Job { run, machine, members, purpose, client, report: &self.report })?;
         Ok(())
     }
 
     /// Opens a disk for writing, and for nobody else.
-    fn open(&self, disk: &Candidate) -> Result<Disk, DeployError> {
+    pub(crate) fn open(&self, disk: &Candidate) -> Result<Disk, DeployError> {
         let target = Disk::open(&disk.path, disk.disk.sector_bytes, disk.zeroes)
             .map_err(|source| DeployError::Open { disk: describe(disk), source })?;
         // The name may have gone to another disk meanwhile; from now on it cannot.

@@ -38,10 +38,22 @@ pub struct Job<'a> {
     pub machine: &'a MachineId,
     /// What to install; the one that is started comes first.
     pub members: Vec<Member<'a>>,
+    /// What for.
+    pub purpose: Purpose,
     /// Where the images come from.
     pub client: &'a Client,
     /// Where to say what happens.
     pub report: &'a Report,
+}
+
+/// What an installation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be started: it fills its disk, and the receipt says that it is installed.
+    Start,
+    /// To make another image of it: the disk holds the very bytes of the image, and the
+    /// receipt says for ever that the installation did not end.
+    Make,
 }
 
 /// An image and its disk.
@@ -272,11 +284,13 @@ impl Ready<'_> {
 
     fn seal(&self, job: &Job<'_>, tally: &Tally) -> Result<(), InstallError> {
         let Ready { member, planned, disk } = self;
-        seal::seal(&member.envelope, disk, &planned.layout, tally)?;
-        let slot = member.slot(job, ReceiptState::Installed)?;
-        seal::write_durably(member.target, receipt::START, &slot, tally)?;
+        seal::seal(&member.envelope, disk, &planned.layout, job.purpose, tally)?;
+        if job.purpose == Purpose::Start {
+            let slot = member.slot(job, ReceiptState::Installed)?;
+            seal::write_durably(member.target, receipt::START, &slot, tally)?;
+        }
         if let Err(error) = member.target.reread_table() {
-            // The installed OS reads it itself; only a mount from here would need it.
+            // The installed OS reads it itself; a mount from here finds out.
             job.report.say(&format!("the kernel keeps the old partition table: {error}"));
         }
         Ok(())

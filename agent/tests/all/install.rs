@@ -7,7 +7,7 @@ use crate::support::target::MemoryDisk;
 use crate::support::{
     DISK, Sample, Server, client, events, machine, member, order, report, sample,
 };
-use agent::install::{InstallError, Job, install};
+use agent::install::{InstallError, Job, Purpose, install};
 use agent::receipt;
 use agent::target::{Disk, Target};
 use wire::{EventKind, Outcome, Receipt, ReceiptState, Step};
@@ -22,7 +22,8 @@ fn run(
     let report = report(console.path());
     let (order, machine, client) = (order(sample), machine(), client(server));
     let members = vec![member(&order.system, sample, disk)];
-    let job = Job { run: &order.run, machine: &machine, members, client: &client, report: &report };
+    let (run, purpose) = (&order.run, Purpose::Start);
+    let job = Job { run, machine: &machine, members, purpose, client: &client, report: &report };
     let result = install(&job).map_err(|failed| *failed.error);
     (result, events(&report))
 }

@@ -2,7 +2,7 @@
 
 use crate::support::target::{Cut, MemoryDisk};
 use crate::support::{Sample, Server, client, machine, member, order, report, sample};
-use agent::install::{InstallError, Job, install};
+use agent::install::{InstallError, Job, Purpose, install};
 use agent::receipt;
 use wire::ReceiptState;
 
@@ -11,7 +11,8 @@ fn run(server: &Server, sample: &Sample, disk: &MemoryDisk) -> Result<(), Instal
     let (report, order) = (report(console.path()), order(sample));
     let (machine, client) = (machine(), client(server));
     let members = vec![member(&order.system, sample, disk)];
-    let job = Job { run: &order.run, machine: &machine, members, client: &client, report: &report };
+    let (run, purpose) = (&order.run, Purpose::Start);
+    let job = Job { run, machine: &machine, members, purpose, client: &client, report: &report };
     install(&job).map_err(|failed| *failed.error)
 }
 

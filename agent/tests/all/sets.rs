@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::target::{Cut, MemoryDisk};
 use crate::support::{Sample, Server, client, events, machine, member, order, report, sample};
 use crate::whole::{add_disk, boot, controller, outcomes, roots};
-use agent::install::{Job, install};
+use agent::install::{Job, Purpose, install};
 use agent::receipt;
 use agent::start::Exit;
 use wire::{DeployOrder, DiskChoice, EventKind, ImageOrder, Order, Outcome, ReceiptState};
@@ -154,7 +154,8 @@ fn run(server: &Server, samples: [&Sample; 2], disks: [&MemoryDisk; 2]) -> Resul
         member(&order.system, samples[0], disks[0]),
         member(&order.others[0], samples[1], disks[1]),
     ];
-    let job = Job { run: &order.run, machine: &machine, members, client: &client, report: &report };
+    let (run, purpose) = (&order.run, Purpose::Start);
+    let job = Job { run, machine: &machine, members, purpose, client: &client, report: &report };
     let result = install(&job).map_err(|failed| wire::chain(&failed));
     assert!(!events(&report).is_empty());
     result

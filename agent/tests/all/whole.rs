@@ -88,14 +88,14 @@ pub fn boot(server: &Server, roots: &Roots) -> (Exit, String) {
 }
 
 /// The same, with a store that the agent believes to be elsewhere.
-fn boot_with(server: &Server, store: &str, roots: &Roots) -> (Exit, String) {
+pub fn boot_with(server: &Server, store: &str, roots: &Roots) -> (Exit, String) {
     let console = tempfile::NamedTempFile::new().unwrap();
     let exit = boot_at(server, store, roots, report(console.path()));
     (exit, fs::read_to_string(console.path()).unwrap())
 }
 
 /// The same, with consoles of its own.
-fn boot_at(server: &Server, store: &str, roots: &Roots, report: Report) -> Exit {
+pub fn boot_at(server: &Server, store: &str, roots: &Roots, report: Report) -> Exit {
     let sender = report.clone();
     let base = server.base.clone();
     std::thread::spawn(move || {
@@ -106,6 +106,7 @@ fn boot_at(server: &Server, store: &str, roots: &Roots, report: Report) -> Exit 
         server: store.to_owned(),
         roots: roots.clone(),
         boot: "boot".into(),
+        work: roots.dev.with_file_name("run"),
         reached: Reached::default(),
         report,
         options: Options { tries: 2, ..Options::default() },

@@ -22,6 +22,8 @@ use wire::{DeployOrder, Digest, Event, MachineId};
 
 #[path = "../../../../store/remote/tests/server/mod.rs"]
 pub mod server;
+pub mod store;
+pub mod system;
 pub mod target;
 
 pub use server::{Sample, Server};
@@ -219,6 +221,11 @@ pub fn machine() -> MachineId {
 }
 
 pub fn client(server: &Server) -> Client {
+    client_of(&server.base)
+}
+
+/// A client of the store at an address.
+pub fn client_of(base: &str) -> Client {
     let options = Options {
         idle: Duration::from_secs(2),
         tries: 6,
@@ -226,7 +233,7 @@ pub fn client(server: &Server) -> Client {
         backoff: Backoff { first: Duration::from_millis(1), max: Duration::from_millis(1) },
         ..Options::default()
     };
-    Client::new(&server.base, options, Arc::new(NoWait::default())).unwrap()
+    Client::new(base, options, Arc::new(NoWait::default())).unwrap()
 }
 
 /// A report whose console is a file.
