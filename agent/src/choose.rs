@@ -1,7 +1,7 @@
 //! Which disk an image goes to. A wrong guess destroys somebody's data, so
 //! nothing is guessed.
 
-use wire::DiskChoice;
+use wire::{DiskChoice, ImageOrder};
 
 use crate::inventory::Candidate;
 use crate::progress::size;
@@ -26,6 +26,57 @@ pub enum ChooseError {
         /// Them, for people.
         list: String,
     },
+    /// A disk meets the order for two images.
+    #[error(
+        "{disk} fits {first} and {second}; name another disk for one of them in the policy, by \
+         serial, wwid, model or size; {list}"
+    )]
+    Overlap {
+        /// The disk.
+        disk: String,
+        /// One of the images.
+        first: String,
+        /// The other.
+        second: String,
+        /// All disks, for people.
+        list: String,
+    },
+    /// There is no disk for one image of several.
+    #[error("for {image}: {why}")]
+    Of {
+        /// The image.
+        image: String,
+        /// What stands in the way.
+        why: Box<ChooseError>,
+    },
+}
+
+/// The disks that images go to, each another one, in the order of the images.
+pub fn choose_all<'a>(
+    candidates: &'a [Candidate],
+    images: &[&ImageOrder],
+) -> Result<Vec<&'a Candidate>, ChooseError> {
+    let mut chosen: Vec<&Candidate> = Vec::new();
+    for image in images {
+        let disk = choose(candidates, &image.disk).map_err(|why| match images.len() {
+            1 => why,
+            _ => ChooseError::Of { image: image.reference.to_string(), why: Box::new(why) },
+        })?;
+        if let Some(before) = chosen.iter().position(|other| other.disk.name == disk.disk.name) {
+            return Err(ChooseError::Overlap {
+                disk: describe(disk),
+                first: images[before].reference.to_string(),
+                second: image.reference.to_string(),
+                list: list(candidates.iter().map(describe)),
+            });
+        }
+        chosen.push(disk);
+    }
+    Ok(chosen)
+}
+
+fn list(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 /// The one disk that meets all criteria.
@@ -37,7 +88,6 @@ pub fn choose<'a>(
         return Err(ChooseError::NoDisk);
     }
     let fitting: Vec<_> = candidates.iter().filter(|c| objection(c, choice).is_none()).collect();
-    let list = |of: &mut dyn Iterator<Item = String>| of.collect::<Vec<_>>().join("; ");
     match fitting.as_slice() {
         [one] => Ok(one),
         [] => {
@@ -45,11 +95,11 @@ pub fn choose<'a>(
                 Some(why) => format!("{}: {why}", describe(c)),
                 None => describe(c),
             };
-            Err(ChooseError::NoneFits(list(&mut candidates.iter().map(say))))
+            Err(ChooseError::NoneFits(list(candidates.iter().map(say))))
         }
         several => Err(ChooseError::Ambiguous {
             count: several.len(),
-            list: list(&mut several.iter().map(|c| describe(c))),
+            list: list(several.iter().map(|c| describe(c))),
         }),
     }
 }
@@ -128,6 +178,37 @@ mod tests {
             "{text}"
         );
         assert_eq!(choose(&[], &DiskChoice::default()), Err(ChooseError::NoDisk));
+    }
+
+    #[test]
+    fn every_image_of_a_set_gets_a_disk_of_its_own_or_none_does() {
+        let disks = [disk("sda", |_| {}), disk("sdb", |c| c.disk.size_bytes = 2 << 30)];
+        let image = |name: &str, disk| ImageOrder {
+            image: wire::Digest([0; 32]),
+            reference: name.parse().unwrap(),
+            disk,
+        };
+        let serial =
+            |serial: &str| DiskChoice { serial: Some(serial.into()), ..DiskChoice::default() };
+        let large = DiskChoice { size_bytes_min: Some(2 << 30), ..DiskChoice::default() };
+        let choose = |images: &[ImageOrder]| {
+            let images: Vec<_> = images.iter().collect();
+            let chosen = choose_all(&disks, &images)?;
+            Ok::<_, ChooseError>(chosen.iter().map(|c| c.disk.name.clone()).collect::<Vec<_>>())
+        };
+        let (web, data) = (image("lab/web:1", large.clone()), image("data", serial("S-sda")));
+        assert_eq!(choose(&[web.clone(), data.clone()]).unwrap(), ["sdb", "sda"]);
+        assert_eq!(choose(&[data.clone(), web.clone()]).unwrap(), ["sda", "sdb"]);
+
+        let both = choose(&[web.clone(), image("data", serial("S-sdb"))]).unwrap_err().to_string();
+        for part in ["sdb (2.0 GiB, serial S-sdb) fits lab/web:1 and data", "sda (1.0 GiB"] {
+            assert!(both.contains(part), "{both}");
+        }
+        // Two disks for one image stay two, even where the other image takes one of them.
+        let any = choose(&[web, image("data", DiskChoice::default())]).unwrap_err().to_string();
+        assert!(any.starts_with("for data: 2 disks fit") && any.contains("S-sda"), "{any}");
+        let none = choose(&[data, image("more", serial("S-sdc"))]).unwrap_err().to_string();
+        assert!(none.starts_with("for more: no disk fits") && none.contains("S-sdb"), "{none}");
     }
 
     #[test]

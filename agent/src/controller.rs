@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use wire::api::{CHECK_IN, CheckIn, CheckedIn, EVENTS, ErrorBody, EventBatch, EventsSeen};
+use wire::api::{
+    CHECK_IN, CheckIn, CheckedIn, EVENTS, ErrorBody, EventBatch, EventsSeen, MADE, Made,
+};
 
 /// Why the controller was of no help.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,13 @@ pub enum ControllerError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+impl ControllerError {
+    /// Whether asking the same again is in vain.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, ControllerError::Status { status: 400..500, .. })
+    }
 }
 
 /// The controller, seen over HTTP.
@@ -76,11 +85,23 @@ impl Controller {
         self.post(EVENTS, batch)
     }
 
+    /// Tells of an image that this machine made and sent to the store.
+    pub fn made(&self, made: &Made) -> Result<(), ControllerError> {
+        self.send(MADE, made).map(drop)
+    }
+
     fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ControllerError> {
+        let bytes = self.send(path, body)?;
+        let url = format!("{}{path}", self.base);
+        serde_json::from_slice(&bytes).map_err(|source| ControllerError::Answer { url, source })
+    }
+
+    /// The body of the answer.
+    fn send(&self, path: &str, body: &impl Serialize) -> Result<Vec<u8>, ControllerError> {
         let url = format!("{}{path}", self.base);
         let failed = |source: ureq::Error| ControllerError::Transport {
             url: url.clone(),
@@ -91,11 +112,11 @@ impl Controller {
         let mut reader = response.body_mut().as_reader().take(ANSWER_BYTES_MAX);
         reader.read_to_end(&mut bytes).map_err(|error| failed(error.into()))?;
         let status = response.status().as_u16();
-        if status != 200 {
+        if !matches!(status, 200 | 204) {
             let said = serde_json::from_slice::<ErrorBody>(&bytes);
             let said = said.map_or_else(|_| "(no reason given)".to_owned(), |body| body.error);
             return Err(ControllerError::Status { url, status, said });
         }
-        serde_json::from_slice(&bytes).map_err(|source| ControllerError::Answer { url, source })
+        Ok(bytes)
     }
 }

@@ -126,6 +126,7 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
     let reached = Reached {
         card: Some(connected.link.name.clone()),
         network: connected.lease.network(),
+        resolvers: connected.lease.resolvers.clone(),
         heard,
     };
     let keeper = report.clone();
@@ -142,6 +143,7 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
         server: config.server,
         roots,
         boot,
+        work: "/run/ingot".into(),
         reached,
         report: report.clone(),
         options: Options::default(),

@@ -1,8 +1,8 @@
 //! Telling people and the controller the same thing at the same time.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use store_remote::Timing;
 use wire::{EventKind, Outcome, Step, chain};
@@ -106,12 +106,43 @@ impl Report {
         });
     }
 
-    /// Says how far a step is, when it is time to.
-    pub fn progress(&self, step: Step, meter: &mut Meter, done_bytes: u64, total_bytes: u64) {
-        let now = self.timing.now();
+    /// Begins to say how far a step is, of which `done` bytes of `total` were done before.
+    pub fn gauge(&self, step: Step, done: u64, total: u64) -> Gauge<'_> {
+        let meter = Mutex::new(Meter::new(done, total, self.timing.now()));
+        Gauge { report: self, step, total, done: AtomicU64::new(done), meter }
+    }
+}
+
+/// How far a step is that any number of threads work on.
+pub struct Gauge<'a> {
+    report: &'a Report,
+    step: Step,
+    total: u64,
+    done: AtomicU64,
+    meter: Mutex<Meter>,
+}
+
+impl Gauge<'_> {
+    /// So many bytes more are dealt with; says so when it is time to.
+    pub fn add(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.show(done);
+    }
+
+    /// So many bytes are dealt with in all; says so when it is time to.
+    pub fn set(&self, done: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        self.show(done);
+    }
+
+    fn show(&self, done_bytes: u64) {
+        // Whoever finds the meter busy leaves it to the other.
+        let Ok(mut meter) = self.meter.try_lock() else { return };
+        let (report, step, total_bytes) = (self.report, self.step, self.total);
+        let now = report.timing.now();
         if meter.due(now) {
-            self.console.say(&format!("{}: {}", name(step), meter.line(done_bytes, now)));
-            self.event(EventKind::StepProgress { step, done_bytes, total_bytes });
+            report.console.say(&format!("{}: {}", name(step), meter.line(done_bytes, now)));
+            report.event(EventKind::StepProgress { step, done_bytes, total_bytes });
         }
     }
 }

@@ -1,12 +1,16 @@
 //! The few kernel calls that no safe wrapper offers. The only unsafe code of the agent.
 
-#![expect(unsafe_code, reason = "ioctls and kexec_file_load have no safe wrapper")]
+#![expect(unsafe_code, reason = "these system calls have no safe wrapper")]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::{size_of, size_of_val, zeroed};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 
 use libc::{c_char, c_int, c_short, c_ulong, ifreq, sockaddr, sockaddr_in, sockaddr_ll, socklen_t};
 
@@ -53,6 +57,33 @@ pub fn block_drop_cache(device: BorrowedFd<'_>) -> io::Result<()> {
 pub fn block_reread_table(device: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: BLKRRPART takes no argument.
     check(unsafe { libc::ioctl(device.as_raw_fd(), BLKRRPART, 0) })
+}
+
+/// What this thread starts from now on is in a process namespace of its own, of
+/// which the first child is the first process: with it all others end. Nothing
+/// can be started any more after that.
+pub fn unshare_processes() -> io::Result<()> {
+    // SAFETY: unshare(CLONE_NEWPID) takes no pointers, and changes no memory, descriptors or
+    // ids that the other threads of this process share.
+    check(unsafe { libc::unshare(libc::CLONE_NEWPID) })
+}
+
+/// Makes a program see a folder as its root, without a terminal of ours.
+pub fn confine(command: &mut Command, root: &Path) -> io::Result<()> {
+    let nul = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let root = CString::new(root.as_os_str().as_bytes()).map_err(nul)?;
+    let enter = move || {
+        // SAFETY: both paths end in a NUL and live as long as the calls, which are all
+        // that happens here: each is a system call that may be made after fork().
+        unsafe {
+            check(libc::setsid())?;
+            check(libc::chroot(root.as_ptr()))?;
+            check(libc::chdir(c"/".as_ptr()))
+        }
+    };
+    // SAFETY: the closure allocates nothing, takes no lock, and makes system calls only.
+    unsafe { command.pre_exec(enter) };
+    Ok(())
 }
 
 /// Loads a kernel, and an initial ramdisk where there is one, for

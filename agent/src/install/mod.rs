@@ -1,4 +1,4 @@
-//! Bringing an image onto a disk.
+//! Bringing images onto disks.
 //!
 //! Order: plan, wipe what made the disk boot, note `installing`, write all but
 //! the boot-critical parts, flush, read back and compare, seal, note
@@ -23,19 +23,43 @@ use store_remote::{Client, FetchError, Image};
 pub use table::{TableError, relocate};
 pub use transfer::TransferError;
 pub use verify::VerifyError;
-use wire::{DeployOrder, EventKind, MachineId, Receipt, ReceiptState, Step};
+use wire::{EventKind, ImageOrder, MachineId, Receipt, ReceiptState, RunId, Step};
 
 use crate::progress::size;
 use crate::receipt::{self, ReceiptError};
-use crate::report::{Report, Tally};
+use crate::report::{Gauge, Report, Tally};
 use crate::target::Target;
 
 /// What an installation needs.
 pub struct Job<'a> {
-    /// What to install.
-    pub order: &'a DeployOrder,
+    /// The run that it belongs to.
+    pub run: &'a RunId,
     /// Whom the controller says this machine is.
     pub machine: &'a MachineId,
+    /// What to install; the one that is started comes first.
+    pub members: Vec<Member<'a>>,
+    /// What for.
+    pub purpose: Purpose,
+    /// Where the images come from.
+    pub client: &'a Client,
+    /// Where to say what happens.
+    pub report: &'a Report,
+}
+
+/// What an installation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be started: it fills its disk, and the receipt says that it is installed.
+    Start,
+    /// To make another image of it: the disk holds the very bytes of the image, and the
+    /// receipt says for ever that the installation did not end.
+    Make,
+}
+
+/// An image and its disk.
+pub struct Member<'a> {
+    /// What to install.
+    pub order: &'a ImageOrder,
     /// Its envelope.
     pub envelope: Envelope,
     /// The disk, for people.
@@ -44,10 +68,17 @@ pub struct Job<'a> {
     pub identity: Option<String>,
     /// The disk.
     pub target: &'a dyn Target,
-    /// Where the image comes from.
-    pub client: &'a Client,
-    /// Where to say what happens.
-    pub report: &'a Report,
+}
+
+/// An installation that failed, and on which disk.
+#[derive(Debug, thiserror::Error)]
+#[error("{disk}")]
+pub struct Failed {
+    /// The disk, for people.
+    pub disk: String,
+    /// Why.
+    #[source]
+    pub error: Box<InstallError>,
 }
 
 /// Why an installation failed. What it left behind does not boot, unless it
@@ -80,7 +111,7 @@ pub enum InstallError {
     Seal(#[from] SealError),
 }
 
-/// What the first step finds out.
+/// What the first step finds out about a member.
 struct Planned {
     layout: Layout,
     image: Image,
@@ -89,41 +120,114 @@ struct Planned {
     had_receipt: bool,
 }
 
-/// Installs. Events tell each step.
-pub fn install(job: &Job<'_>) -> Result<(), InstallError> {
+/// A member between its plan and its seal.
+struct Ready<'a> {
+    member: &'a Member<'a>,
+    planned: &'a Planned,
+    disk: Withheld<'a>,
+}
+
+/// Installs. Each step does all members before the next one begins; events tell it.
+///
+/// The disk that is started is wiped before any other is written to, and sealed
+/// after all others: so it starts only where they have what belongs to it.
+pub fn install(job: &Job<'_>) -> Result<(), Failed> {
     let report = job.report;
     let planned = report.step(Step::Plan, |tally| job.plan(tally))?;
-    let disk = Withheld::new(job.target, &planned.layout);
-    report.step(Step::Transfer, |tally| job.transfer(&planned, &disk, tally))?;
-    report.step(Step::Verify, |_| {
-        let verified = verify::verify(&planned.image, &disk, report);
-        // What is cached must not look right to the next try when the medium is not.
-        job.target.drop_cache().map_err(InstallError::Flush)?;
-        verified.map_err(InstallError::from)
-    })?;
-    report.step(Step::Seal, |tally| job.seal(&planned, &disk, tally))
+    let pairs = job.members.iter().zip(&planned);
+    let ready: Vec<Ready<'_>> = pairs.map(|(member, planned)| member.ready(planned)).collect();
+    report.step(Step::Transfer, |tally| job.transfer(&ready, tally))?;
+    report.step(Step::Verify, |_| job.verify(&ready))?;
+    report.step(Step::Seal, |tally| job.seal(&ready, tally))
 }
 
 impl Job<'_> {
-    fn plan(&self, tally: &Tally) -> Result<Planned, InstallError> {
-        let layout = Layout::new(&self.envelope, self.target)?;
-        let image = self.counting(tally, || self.client.image(self.envelope.clone()));
+    fn plan(&self, tally: &Tally) -> Result<Vec<Planned>, Failed> {
+        // None is asked of the store for nothing, where another does not fit.
+        let layout = |member: &Member<'_>| Layout::new(&member.envelope, member.target);
+        let layouts = self
+            .members
+            .iter()
+            .map(|member| layout(member).map_err(|error| member.failed(error.into())));
+        let layouts = layouts.collect::<Result<Vec<_>, _>>()?;
+        let total = self.members.iter().map(|member| member.envelope.disk_bytes).sum();
+        let gauge = self.report.gauge(Step::Plan, 0, total);
+        let members = self.members.iter().zip(layouts);
+        let planned = members.map(|(member, layout)| {
+            let planned = member.plan(self, layout, &gauge, tally);
+            planned.map_err(|error| member.failed(error))
+        });
+        planned.collect()
+    }
+
+    fn transfer(&self, ready: &[Ready<'_>], tally: &Tally) -> Result<(), Failed> {
+        let sum = |of: fn(&Plan) -> u64| ready.iter().map(|ready| of(&ready.planned.plan)).sum();
+        let (present, all) = (sum(|plan| plan.present_bytes), sum(|plan| plan.image_bytes));
+        let gauge = self.report.gauge(Step::Transfer, present, all);
+        each(ready, |ready| ready.transfer(self, &gauge, tally))
+    }
+
+    fn verify(&self, ready: &[Ready<'_>]) -> Result<(), Failed> {
+        let total = ready.iter().map(|ready| ready.member.envelope.disk_bytes).sum();
+        let gauge = self.report.gauge(Step::Verify, 0, total);
+        each(ready, |ready| ready.verify(&gauge))
+    }
+
+    fn seal(&self, ready: &[Ready<'_>], tally: &Tally) -> Result<(), Failed> {
+        each(ready.iter().rev(), |ready| ready.seal(self, tally))
+    }
+
+    /// Adds what is received meanwhile to the tally.
+    fn counting<T>(&self, tally: &Tally, work: impl FnOnce() -> T) -> T {
+        let before = self.client.received_bytes();
+        let result = work();
+        let received = self.client.received_bytes().saturating_sub(before);
+        tally.received.fetch_add(received, Ordering::Relaxed);
+        result
+    }
+}
+
+fn each<'a, 'b: 'a>(
+    ready: impl IntoIterator<Item = &'a Ready<'b>>,
+    work: impl Fn(&Ready<'b>) -> Result<(), InstallError>,
+) -> Result<(), Failed> {
+    let mut all = ready.into_iter();
+    all.try_for_each(|ready| work(ready).map_err(|error| ready.member.failed(error)))
+}
+
+impl Member<'_> {
+    fn failed(&self, error: InstallError) -> Failed {
+        Failed { disk: self.disk.clone(), error: Box::new(error) }
+    }
+
+    fn ready<'a>(&'a self, planned: &'a Planned) -> Ready<'a> {
+        let disk = Withheld::new(self.target, &planned.layout);
+        Ready { member: self, planned, disk }
+    }
+
+    fn plan(
+        &self,
+        job: &Job<'_>,
+        layout: Layout,
+        gauge: &Gauge<'_>,
+        tally: &Tally,
+    ) -> Result<Planned, InstallError> {
+        let image = job.counting(tally, || job.client.image(self.envelope.clone()));
         let image = image.map_err(InstallError::Image)?;
         self.target.drop_cache().map_err(InstallError::Flush)?;
         let had_receipt = self.has_receipt()?;
-        let plan =
-            Plan::make(&image, &Withheld::new(self.target, &layout), had_receipt, self.report)?;
-        self.report.say(&format!(
+        let plan = Plan::make(&image, &Withheld::new(self.target, &layout), had_receipt, gauge)?;
+        job.report.say(&format!(
             "plan: {} onto {}: {} of content, {} already there, {} to fetch in {} requests",
-            self.order.system.reference,
+            self.order.reference,
             self.disk,
             size(plan.image_bytes),
             size(plan.present_bytes),
             size(plan.fetch_bytes()),
             plan.requests.len(),
         ));
-        self.report.event(EventKind::Planned {
-            image: self.order.system.image,
+        job.report.event(EventKind::Planned {
+            image: self.order.image,
             disk: self.disk.clone(),
             image_bytes: plan.image_bytes,
             present_bytes: plan.present_bytes,
@@ -131,37 +235,6 @@ impl Job<'_> {
             requests: plan.requests.len() as u64,
         });
         Ok(Planned { layout, image, plan, had_receipt })
-    }
-
-    fn transfer(
-        &self,
-        planned: &Planned,
-        disk: &Withheld<'_>,
-        tally: &Tally,
-    ) -> Result<(), InstallError> {
-        let slot = self.slot(ReceiptState::Installing)?;
-        seal::begin(self.target, &planned.layout, &slot, planned.had_receipt, tally)?;
-        self.counting(tally, || {
-            let Planned { image, plan, .. } = planned;
-            transfer::transfer(self.client, image, plan, disk, self.report, tally)
-        })?;
-        self.target.flush().map_err(InstallError::Flush)
-    }
-
-    fn seal(
-        &self,
-        planned: &Planned,
-        disk: &Withheld<'_>,
-        tally: &Tally,
-    ) -> Result<(), InstallError> {
-        seal::seal(&self.envelope, disk, &planned.layout, tally)?;
-        let slot = self.slot(ReceiptState::Installed)?;
-        seal::write_durably(self.target, receipt::START, &slot, tally)?;
-        if let Err(error) = self.target.reread_table() {
-            // The installed OS reads it itself; only a mount from here would need it.
-            self.report.say(&format!("the kernel keeps the old partition table: {error}"));
-        }
-        Ok(())
     }
 
     /// A receipt of a newer version stops the installation.
@@ -173,25 +246,53 @@ impl Job<'_> {
         Ok(receipt::found(&slot)?.is_some())
     }
 
-    fn slot(&self, state: ReceiptState) -> Result<Vec<u8>, ReceiptError> {
+    fn slot(&self, job: &Job<'_>, state: ReceiptState) -> Result<Vec<u8>, ReceiptError> {
         receipt::encode(&Receipt {
             version: Receipt::VERSION,
             state,
-            image: self.order.system.image,
-            reference: self.order.system.reference.clone(),
-            run: self.order.run.clone(),
-            machine: self.machine.clone(),
+            image: self.order.image,
+            reference: self.order.reference.clone(),
+            run: job.run.clone(),
+            machine: job.machine.clone(),
             disk: self.identity.clone(),
             disk_bytes: self.target.bytes(),
         })
     }
+}
 
-    /// Adds what is received meanwhile to the tally.
-    fn counting<T>(&self, tally: &Tally, work: impl FnOnce() -> T) -> T {
-        let before = self.client.received_bytes();
-        let result = work();
-        let received = self.client.received_bytes().saturating_sub(before);
-        tally.received.fetch_add(received, Ordering::Relaxed);
-        result
+impl Ready<'_> {
+    fn transfer(
+        &self,
+        job: &Job<'_>,
+        gauge: &Gauge<'_>,
+        tally: &Tally,
+    ) -> Result<(), InstallError> {
+        let Ready { member, planned, disk } = self;
+        let Planned { layout, image, plan, had_receipt } = planned;
+        let slot = member.slot(job, ReceiptState::Installing)?;
+        seal::begin(member.target, layout, &slot, *had_receipt, tally)?;
+        job.counting(tally, || transfer::transfer(job.client, image, plan, disk, gauge, tally))?;
+        member.target.flush().map_err(InstallError::Flush)
+    }
+
+    fn verify(&self, gauge: &Gauge<'_>) -> Result<(), InstallError> {
+        let verified = verify::verify(&self.planned.image, &self.disk, gauge);
+        // What is cached must not look right to the next try when the medium is not.
+        self.member.target.drop_cache().map_err(InstallError::Flush)?;
+        Ok(verified?)
+    }
+
+    fn seal(&self, job: &Job<'_>, tally: &Tally) -> Result<(), InstallError> {
+        let Ready { member, planned, disk } = self;
+        seal::seal(&member.envelope, disk, &planned.layout, job.purpose, tally)?;
+        if job.purpose == Purpose::Start {
+            let slot = member.slot(job, ReceiptState::Installed)?;
+            seal::write_durably(member.target, receipt::START, &slot, tally)?;
+        }
+        if let Err(error) = member.target.reread_table() {
+            // The installed OS reads it itself; a mount from here finds out.
+            job.report.say(&format!("the kernel keeps the old partition table: {error}"));
+        }
+        Ok(())
     }
 }

@@ -5,11 +5,10 @@ use std::io;
 
 use store_format::{Extent, PlanError, RangeRequest, digest_of};
 use store_remote::Image;
-use wire::{Digest, Step};
+use wire::Digest;
 
 use super::layout::Withheld;
-use crate::progress::Meter;
-use crate::report::Report;
+use crate::report::Gauge;
 
 /// Chunks, spread over the image, by which a disk without a receipt that has
 /// something of the image is told from an empty one or another's. Comparing
@@ -70,14 +69,13 @@ impl Plan {
         image: &Image,
         disk: &Withheld<'_>,
         has_receipt: bool,
-        report: &Report,
+        gauge: &Gauge<'_>,
     ) -> Result<Plan, MakePlanError> {
         let old = has_receipt || has_a_sample(image, disk);
         let mut plan = Plan { compared: old, ..Plan::default() };
         let index: HashMap<Digest, usize> =
             image.chunks.iter().enumerate().map(|(index, (id, _))| (*id, index)).collect();
         let mut found: Vec<Option<u64>> = vec![None; if old { image.chunks.len() } else { 0 }];
-        let mut meter = Meter::new(0, image.envelope.disk_bytes, report.timing.now());
         let mut buffer = Vec::new();
         for (region, extents) in image.envelope.regions.iter().zip(&image.table.regions) {
             let mut offset = region.start;
@@ -98,9 +96,7 @@ impl Plan {
                     }
                 }
                 offset += extent.bytes();
-                if old {
-                    report.progress(Step::Plan, &mut meter, offset, image.envelope.disk_bytes);
-                }
+                gauge.add(extent.bytes());
             }
         }
         plan.copy_what_is_elsewhere(image, &found);

@@ -4,6 +4,7 @@ use std::io;
 
 use store_format::Envelope;
 
+use super::Purpose;
 use super::layout::{Layout, Withheld};
 use super::table::{TableError, relocate};
 use crate::receipt;
@@ -41,11 +42,12 @@ pub fn seal(
     envelope: &Envelope,
     disk: &Withheld<'_>,
     layout: &Layout,
+    purpose: Purpose,
     tally: &Tally,
 ) -> Result<(), SealError> {
     let target = disk.disk();
     let mut head = disk.head();
-    let relocated = match layout.disk_is_larger() {
+    let relocated = match layout.disk_is_larger() && purpose == Purpose::Start {
         true => relocate(envelope, &mut head, target.bytes())?,
         false => None,
     };

@@ -2,18 +2,15 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use store_format::RangeRequest;
 use store_format::blocks::differing;
 use store_remote::{Client, FetchError, Image, PullError};
-use wire::Step;
 
 use super::layout::Withheld;
 use super::plan::Plan;
-use crate::progress::Meter;
-use crate::report::{Report, Tally};
+use crate::report::{Gauge, Tally};
 
 /// Ranges in flight: enough to hide the latency of a network behind the
 /// writing, few enough for a server of many machines.
@@ -54,12 +51,10 @@ struct Transfer<'a> {
     image: &'a Image,
     plan: &'a Plan,
     disk: &'a Withheld<'a>,
-    report: &'a Report,
+    gauge: &'a Gauge<'a>,
     tally: &'a Tally,
     next: AtomicU64,
     stopped: AtomicBool,
-    done: AtomicU64,
-    meter: Mutex<Meter>,
 }
 
 /// Zeroes holes, copies what the disk has elsewhere, fetches the rest. What
@@ -69,7 +64,7 @@ pub fn transfer(
     image: &Image,
     plan: &Plan,
     disk: &Withheld<'_>,
-    report: &Report,
+    gauge: &Gauge<'_>,
     tally: &Tally,
 ) -> Result<(), TransferError> {
     zero_holes(plan, disk, tally)?;
@@ -79,12 +74,10 @@ pub fn transfer(
         image,
         plan,
         disk,
-        report,
+        gauge,
         tally,
         next: AtomicU64::new(0),
         stopped: AtomicBool::new(false),
-        done: AtomicU64::new(plan.present_bytes),
-        meter: Mutex::new(Meter::new(plan.present_bytes, plan.image_bytes, report.timing.now())),
     };
     let threads = THREADS.min(plan.requests.len());
     let results: Vec<_> = std::thread::scope(|scope| {
@@ -150,7 +143,7 @@ impl Transfer<'_> {
             }
             for offset in self.plan.places(chunk) {
                 run.write(offset, plain)?;
-                self.advance(plain.len() as u64);
+                self.gauge.add(plain.len() as u64);
             }
             Ok(())
         });
@@ -158,14 +151,6 @@ impl Transfer<'_> {
             PullError::Fetch(error) => TransferError::Fetch(error),
             PullError::Sink(error) => error,
         })
-    }
-
-    fn advance(&self, bytes: u64) {
-        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        // Whoever finds the meter busy leaves it to the other.
-        if let Ok(mut meter) = self.meter.try_lock() {
-            self.report.progress(Step::Transfer, &mut meter, done, self.plan.image_bytes);
-        }
     }
 }
 

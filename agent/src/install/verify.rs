@@ -2,16 +2,14 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use store_format::{Extent, Region, digest_of, region};
 use store_remote::Image;
-use wire::{Digest, Step};
+use wire::Digest;
 
 use super::layout::Withheld;
-use crate::progress::Meter;
-use crate::report::Report;
+use crate::report::Gauge;
 use crate::target::{Aligned, is_zero};
 
 /// Most threads that read and hash.
@@ -59,18 +57,15 @@ pub enum VerifyError {
 /// Blocks of all regions, hashed by several threads in any order.
 struct Blocks<'a> {
     disk: &'a Withheld<'a>,
-    report: &'a Report,
+    gauge: &'a Gauge<'a>,
     /// Offset and length of each block on the disk.
     blocks: Vec<(u64, usize)>,
     next: AtomicUsize,
-    done: AtomicU64,
-    total: u64,
-    meter: Mutex<Meter>,
     zero: Digest,
 }
 
 /// Compares every region with the digest that the envelope has of it.
-pub fn verify(image: &Image, disk: &Withheld<'_>, report: &Report) -> Result<(), VerifyError> {
+pub fn verify(image: &Image, disk: &Withheld<'_>, gauge: &Gauge<'_>) -> Result<(), VerifyError> {
     let regions = &image.envelope.regions;
     let mut blocks = Vec::new();
     let spans: Vec<Range<usize>> = regions
@@ -81,15 +76,11 @@ pub fn verify(image: &Image, disk: &Withheld<'_>, report: &Report) -> Result<(),
             first..blocks.len()
         })
         .collect();
-    let total = image.envelope.disk_bytes;
     let work = Blocks {
         disk,
-        report,
+        gauge,
         blocks,
         next: AtomicUsize::new(0),
-        done: AtomicU64::new(0),
-        total,
-        meter: Mutex::new(Meter::new(0, total, report.timing.now())),
         zero: digest_of(&vec![0; region::BLOCK]),
     };
     let digests = work.hash()?;
@@ -152,10 +143,7 @@ impl Blocks<'_> {
             }
             let empty = length == region::BLOCK && is_zero(bytes);
             digests.push((index, if empty { self.zero } else { digest_of(bytes) }));
-            let done = self.done.fetch_add(length as u64, Ordering::Relaxed) + length as u64;
-            if let Ok(mut meter) = self.meter.try_lock() {
-                self.report.progress(Step::Verify, &mut meter, done, self.total);
-            }
+            self.gauge.add(length as u64);
         }
     }
 }

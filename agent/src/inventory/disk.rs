@@ -48,6 +48,32 @@ pub fn disk(roots: &Roots, name: &str) -> Option<Candidate> {
     is_disk(&folder, name).then(|| candidate(roots, name, &busy)).flatten()
 }
 
+/// A partition as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its device node.
+    pub path: PathBuf,
+    /// Its first byte on the disk.
+    pub start: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// A partition of a disk, by its number.
+pub fn partition(roots: &Roots, disk: &str, wanted: u32) -> Option<Shown> {
+    let folder = roots.sys.join("block").join(disk);
+    names(&folder).into_iter().find_map(|name| {
+        let folder = folder.join(&name);
+        if number::<u32>(&folder.join("partition"))? != wanted {
+            return None;
+        }
+        // Always in units of 512 bytes, whatever the sector size.
+        let bytes = |file: &str| number::<u64>(&folder.join(file))?.checked_mul(512);
+        let (start, bytes) = (bytes("start")?, bytes("size")?);
+        Some(Shown { path: roots.dev.join(&name), start, bytes })
+    })
+}
+
 /// Real hardware that holds data: no loops, RAM disks, floppies, CD drives, stacked
 /// devices, hidden NVMe paths or boot partitions of eMMC.
 fn is_disk(folder: &Path, name: &str) -> bool {

@@ -15,9 +15,10 @@ mod table;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-pub use disk::{Candidate, SlotError, disk, disks, receipt_of};
+pub use disk::{Candidate, Shown, SlotError, disk, disks, partition, receipt_of};
 use nic::nics;
 pub use nic::{Link, links, mac_text};
 use notes::{NAMED, Notes};
@@ -49,6 +50,8 @@ pub struct Reached {
     pub card: Option<String>,
     /// Where in the network that is.
     pub network: Network,
+    /// Name servers, as DHCP tells them.
+    pub resolvers: Vec<Ipv4Addr>,
     /// Who is at the other ends of the cables.
     pub heard: Heard,
 }

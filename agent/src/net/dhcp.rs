@@ -18,6 +18,8 @@ pub struct Lease {
     pub router: Option<Ipv4Addr>,
     /// The server that gave it.
     pub server: Option<Ipv4Addr>,
+    /// Name servers.
+    pub resolvers: Vec<Ipv4Addr>,
     /// The relay that the answer came through.
     pub relay: Option<Ipv4Addr>,
     /// How long it is ours.
@@ -78,8 +80,8 @@ const DURATION_DEFAULT: Duration = Duration::from_secs(3600);
 /// Least lease that is believed, so that renewing does not become a storm.
 const DURATION_MIN: Duration = Duration::from_secs(60);
 
-/// Subnet mask, router, server, times (RFC 2132).
-const PARAMETERS: [u8; 6] = [1, 3, 54, 51, 58, 59];
+/// Subnet mask, router, name servers, server, times (RFC 2132).
+const PARAMETERS: [u8; 7] = [1, 3, 6, 54, 51, 58, 59];
 const VENDOR_CLASS: DhcpOption<'static> = DhcpOption { kind: 60, data: b"ingot-agent" };
 
 impl Client {
@@ -195,6 +197,7 @@ impl Client {
             mask: message.subnet_mask.unwrap_or(Ipv4Addr::new(255, 255, 255, 0)),
             router: message.router.filter(|router| !router.is_unspecified()),
             server: message.server_identifier,
+            resolvers: message.dns_servers.iter().flatten().copied().collect(),
             relay: Some(message.relay_agent_ip).filter(|relay| !relay.is_unspecified()),
             duration: duration.unwrap_or(DURATION_DEFAULT).max(DURATION_MIN),
         };
@@ -236,7 +239,7 @@ mod tests {
             client_identifier: None,
             server_identifier: Some(Ipv4Addr::new(10, 0, 0, 2)),
             parameter_request_list: None,
-            dns_servers: None,
+            dns_servers: Some([Ipv4Addr::new(10, 0, 0, 3)].into_iter().collect()),
             max_size: None,
             lease_duration: Some(7200),
             renew_duration: None,
@@ -268,6 +271,7 @@ mod tests {
             mask: Ipv4Addr::new(255, 255, 0, 0),
             router: Some(Ipv4Addr::new(10, 0, 0, 1)),
             server: Some(server),
+            resolvers: vec![Ipv4Addr::new(10, 0, 0, 3)],
             relay: Some(Ipv4Addr::new(10, 0, 9, 1)),
             duration: Duration::from_secs(7200),
         };
@@ -289,6 +293,7 @@ mod tests {
             mask: Ipv4Addr::BROADCAST,
             router: None,
             server: None,
+            resolvers: Vec::new(),
             relay: None,
             duration: DURATION_MIN,
         };

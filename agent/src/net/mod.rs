@@ -348,6 +348,7 @@ mod tests {
                 mask: Ipv4Addr::new(255, 255, 255, 0),
                 router: None,
                 server: None,
+                resolvers: Vec::new(),
                 relay: None,
                 duration: Duration::from_secs(600),
             };

@@ -4,8 +4,10 @@ use std::sync::atomic::Ordering;
 
 use crate::support::server::Fault;
 use crate::support::target::MemoryDisk;
-use crate::support::{DISK, Sample, Server, client, events, machine, order, report, sample};
-use agent::install::{InstallError, Job, install};
+use crate::support::{
+    DISK, Sample, Server, client, events, machine, member, order, report, sample,
+};
+use agent::install::{InstallError, Job, Purpose, install};
 use agent::receipt;
 use agent::target::{Disk, Target};
 use wire::{EventKind, Outcome, Receipt, ReceiptState, Step};
@@ -19,16 +21,10 @@ fn run(
     let console = tempfile::NamedTempFile::new().unwrap();
     let report = report(console.path());
     let (order, machine, client) = (order(sample), machine(), client(server));
-    let result = install(&Job {
-        order: &order,
-        machine: &machine,
-        envelope: sample.envelope.clone(),
-        disk: "test disk".into(),
-        identity: Some("S-1".into()),
-        target: disk,
-        client: &client,
-        report: &report,
-    });
+    let members = vec![member(&order.system, sample, disk)];
+    let (run, purpose) = (&order.run, Purpose::Start);
+    let job = Job { run, machine: &machine, members, purpose, client: &client, report: &report };
+    let result = install(&job).map_err(|failed| *failed.error);
     (result, events(&report))
 }
 

@@ -2,7 +2,11 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod capture;
 mod install;
+mod make;
 mod power_cut;
+mod script;
+mod sets;
 mod support;
 mod whole;

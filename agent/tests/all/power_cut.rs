@@ -1,8 +1,8 @@
 //! A power cut at every single write of an installation.
 
 use crate::support::target::{Cut, MemoryDisk};
-use crate::support::{Sample, Server, client, machine, order, report, sample};
-use agent::install::{InstallError, Job, install};
+use crate::support::{Sample, Server, client, machine, member, order, report, sample};
+use agent::install::{InstallError, Job, Purpose, install};
 use agent::receipt;
 use wire::ReceiptState;
 
@@ -10,16 +10,10 @@ fn run(server: &Server, sample: &Sample, disk: &MemoryDisk) -> Result<(), Instal
     let console = tempfile::NamedTempFile::new().unwrap();
     let (report, order) = (report(console.path()), order(sample));
     let (machine, client) = (machine(), client(server));
-    install(&Job {
-        order: &order,
-        machine: &machine,
-        envelope: sample.envelope.clone(),
-        disk: "test disk".into(),
-        identity: None,
-        target: disk,
-        client: &client,
-        report: &report,
-    })
+    let members = vec![member(&order.system, sample, disk)];
+    let (run, purpose) = (&order.run, Purpose::Start);
+    let job = Job { run, machine: &machine, members, purpose, client: &client, report: &report };
+    install(&job).map_err(|failed| *failed.error)
 }
 
 fn receipt_on(disk: &[u8]) -> Option<wire::Receipt> {

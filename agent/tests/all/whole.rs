@@ -23,18 +23,18 @@ use wire::{AskOrder, Event, EventKind, HoldOrder, Order, Outcome, Receipt, Start
 
 /// What a controller heard.
 #[derive(Default)]
-struct Heard {
-    check_ins: Vec<CheckIn>,
-    events: Vec<Event>,
+pub struct Heard {
+    pub check_ins: Vec<CheckIn>,
+    pub events: Vec<Event>,
 }
 
 /// A controller that gives these orders in turn, the last for ever.
-fn controller(server: &Server, orders: Vec<Order>) -> Arc<Mutex<Heard>> {
+pub fn controller(server: &Server, orders: Vec<Order>) -> Arc<Mutex<Heard>> {
     controller_with(server, orders, |_| {})
 }
 
 /// The same, with something that happens before the order of each turn.
-fn controller_with(
+pub fn controller_with(
     server: &Server,
     orders: Vec<Order>,
     before: impl Fn(usize) + Send + Sync + 'static,
@@ -62,31 +62,40 @@ fn controller_with(
 
 /// A machine with one disk, which is a file.
 fn machine_with_disk(root: &Path, disk: Vec<u8>) -> Roots {
-    let block = root.join("sys/block/vda");
+    add_disk(root, "vda", "S-1", &disk);
+    roots(root)
+}
+
+pub fn roots(root: &Path) -> Roots {
+    Roots { sys: root.join("sys"), proc: root.join("proc"), dev: root.join("dev") }
+}
+
+/// Gives a machine a disk, which is a file.
+pub fn add_disk(root: &Path, name: &str, serial: &str, disk: &[u8]) {
+    let block = root.join("sys/block").join(name);
     fs::create_dir_all(block.join("device")).unwrap();
     fs::create_dir_all(block.join("queue")).unwrap();
     fs::create_dir_all(root.join("dev")).unwrap();
     fs::write(block.join("size"), (disk.len() / 512).to_string()).unwrap();
-    fs::write(block.join("serial"), "S-1").unwrap();
+    fs::write(block.join("serial"), serial).unwrap();
     fs::write(block.join("queue/logical_block_size"), "512").unwrap();
-    fs::write(root.join("dev/vda"), disk).unwrap();
-    Roots { sys: root.join("sys"), proc: root.join("proc"), dev: root.join("dev") }
+    fs::write(root.join("dev").join(name), disk).unwrap();
 }
 
 /// Boots the agent on that machine; gives how it left and what stood on the console.
-fn boot(server: &Server, roots: &Roots) -> (Exit, String) {
+pub fn boot(server: &Server, roots: &Roots) -> (Exit, String) {
     boot_with(server, &server.base, roots)
 }
 
 /// The same, with a store that the agent believes to be elsewhere.
-fn boot_with(server: &Server, store: &str, roots: &Roots) -> (Exit, String) {
+pub fn boot_with(server: &Server, store: &str, roots: &Roots) -> (Exit, String) {
     let console = tempfile::NamedTempFile::new().unwrap();
     let exit = boot_at(server, store, roots, report(console.path()));
     (exit, fs::read_to_string(console.path()).unwrap())
 }
 
 /// The same, with consoles of its own.
-fn boot_at(server: &Server, store: &str, roots: &Roots, report: Report) -> Exit {
+pub fn boot_at(server: &Server, store: &str, roots: &Roots, report: Report) -> Exit {
     let sender = report.clone();
     let base = server.base.clone();
     std::thread::spawn(move || {
@@ -97,6 +106,7 @@ fn boot_at(server: &Server, store: &str, roots: &Roots, report: Report) -> Exit 
         server: store.to_owned(),
         roots: roots.clone(),
         boot: "boot".into(),
+        work: roots.dev.with_file_name("run"),
         reached: Reached::default(),
         report,
         options: Options { tries: 2, ..Options::default() },
@@ -112,7 +122,7 @@ fn hold() -> Order {
     Order::Hold(HoldOrder { reason: "no rule matches".into(), retry_secs: 5 })
 }
 
-fn outcomes(events: &[Event]) -> Vec<(Step, Outcome)> {
+pub fn outcomes(events: &[Event]) -> Vec<(Step, Outcome)> {
     let ended = |event: &Event| match &event.kind {
         EventKind::StepEnded { step, outcome, .. } => Some((*step, outcome.clone())),
         _ => None,

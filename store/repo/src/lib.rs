@@ -28,12 +28,10 @@ mod group;
 mod images;
 mod index;
 mod ingest;
-mod layout;
 mod lease;
 mod locations;
 mod map;
 mod marker;
-mod mbr;
 mod open;
 mod packer;
 mod packs;
@@ -59,8 +57,7 @@ pub use export::{ExportError, ExportFormat, ExportOptions, ExportProgress, Expor
 pub use fetch::{Fetched, OpenImage};
 pub use garbage::{GarbageError, GarbagePlan, GarbageReport, PackPlan};
 pub use images::{ImageDetails, ImageSummary, NameError};
-pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported, ImportedRegion};
-pub use layout::LayoutError;
+pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported};
 pub use open::{OpenError, Repo};
 pub use packs::{PackBytes, PackRead};
 pub use place::Place;
@@ -73,4 +70,5 @@ pub use repair::{
 pub use sharing::{SharedWith, Sharing};
 pub use source::Source;
 pub use storage::{Cause, Storage, StorageError};
+pub use store_scan::{ImportedRegion, LayoutError};
 pub use usage::{Overhead, Usage, UsageError};

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use agent::console::Console;
 use agent::events::EventLog;
+use agent::install::Member;
 use agent::report::Report;
+use agent::target::Target;
 use gpt::disk::LogicalBlockSize;
 use gpt::mbr::ProtectiveMBR;
 use gpt::partition_types;
@@ -20,6 +22,8 @@ use wire::{DeployOrder, Digest, Event, MachineId};
 
 #[path = "../../../../store/remote/tests/server/mod.rs"]
 pub mod server;
+pub mod store;
+pub mod system;
 pub mod target;
 
 pub use server::{Sample, Server};
@@ -197,11 +201,31 @@ pub fn order(sample: &Sample) -> DeployOrder {
     }
 }
 
+/// An image on its way to a disk.
+pub fn member<'a>(
+    order: &'a wire::ImageOrder,
+    sample: &Sample,
+    target: &'a dyn Target,
+) -> Member<'a> {
+    Member {
+        order,
+        envelope: sample.envelope.clone(),
+        disk: "test disk".into(),
+        identity: Some("S-1".into()),
+        target,
+    }
+}
+
 pub fn machine() -> MachineId {
     "m-1".parse().unwrap()
 }
 
 pub fn client(server: &Server) -> Client {
+    client_of(&server.base)
+}
+
+/// A client of the store at an address.
+pub fn client_of(base: &str) -> Client {
     let options = Options {
         idle: Duration::from_secs(2),
         tries: 6,
@@ -209,7 +233,7 @@ pub fn client(server: &Server) -> Client {
         backoff: Backoff { first: Duration::from_millis(1), max: Duration::from_millis(1) },
         ..Options::default()
     };
-    Client::new(&server.base, options, Arc::new(NoWait::default())).unwrap()
+    Client::new(base, options, Arc::new(NoWait::default())).unwrap()
 }
 
 /// A report whose console is a file.

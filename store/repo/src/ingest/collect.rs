@@ -8,12 +8,11 @@ use std::sync::mpsc::SyncSender;
 
 use store_format::table::TableWriter;
 use store_format::{Extent, PackName};
+use store_scan::{ImportedRegion, Item};
 use wire::Digest;
 
 use super::ImportError;
-use super::contents::ImportedRegion;
 use super::pack::Numbering;
-use super::scan::Item;
 use super::seen::Seen;
 use super::work::{Chunk, Worked};
 use crate::group::Group;

@@ -7,13 +7,8 @@
 //! not depend on the number of threads.
 
 mod collect;
-mod contents;
-mod cut;
-pub(crate) mod cuts;
 mod order;
 mod pack;
-mod read;
-mod scan;
 mod seen;
 mod work;
 
@@ -28,7 +23,8 @@ use std::thread;
 use serde::Serialize;
 use store_format::frame::SealError;
 use store_format::table::{TableError, TableWriter};
-use store_format::{BootSpec, DecodeError, Envelope, EnvelopeError, PackName, Region, envelope};
+use store_format::{BootSpec, DecodeError, Envelope, EnvelopeError, PackName};
+use store_scan::{About, Batch, Disk, ImportedRegion, Layout, LayoutError};
 use tokio::runtime::Handle;
 use wire::{Digest, Reference};
 
@@ -36,19 +32,16 @@ use crate::database::ImageRow;
 use crate::database::garbage::Purpose;
 use crate::group::Group;
 use crate::index::{Frugal, Snapshot};
-use crate::layout::{self, Layout, LayoutError};
 use crate::open::Repo;
 use crate::packer::Packer;
 use crate::read::ReadError;
-use crate::source::{Disk, Source};
+use crate::source::Source;
 use crate::storage::StorageError;
 use crate::tables::OpenTable;
 
 use collect::{Collected, Collector};
-pub use contents::ImportedRegion;
 use order::in_order;
 use pack::{Frame, Packed};
-use scan::Batch;
 use seen::Seen;
 use work::Worked;
 
@@ -234,18 +227,19 @@ impl Repo {
         let runtime = Handle::current();
         let (sector, exact) = (options.sector_bytes, options.exact);
         let ingest = tokio::task::spawn_blocking(move || {
-            let (name, disk) = Disk::open(source, &repo.storage.home);
+            let (name, disk) = source.open(&repo.storage.home);
             let disk = disk.map_err(|source| ImportError::Source { name: name.clone(), source })?;
-            let layout = layout::read(&disk, sector)
+            let layout = Layout::read(&disk, sector)
                 .map_err(|source| ImportError::Layout { name, source })?;
             let job = Job { disk, layout, exact, repo, known, runtime, workers };
             let (found, packed) = job.run(&mut progress)?;
-            Ok::<_, ImportError>((job.layout, job.disk.bytes, found, packed))
+            Ok::<_, ImportError>((job.layout, found, packed))
         });
-        let (layout, disk_bytes, found, packed) =
-            ingest.await.map_err(|_| ImportError::Broken)??;
-        let envelope = describe(layout, disk_bytes, &found.0, &options)?;
-        self.commit(lease, envelope, found, packed, options.reference).await
+        let (layout, found, packed) = ingest.await.map_err(|_| ImportError::Broken)??;
+        let ImportOptions { configuration, provenance, boot, grow, reference, .. } = options;
+        let about = About { configuration, provenance, boot, grow };
+        let envelope = layout.envelope(&found.0.digests, about)?;
+        self.commit(lease, envelope, found, packed, reference).await
     }
 
     /// Writes the blobs, then the records.
@@ -304,35 +298,6 @@ fn finish(
     Ok((table, envelope))
 }
 
-fn describe(
-    layout: Layout,
-    disk_bytes: u64,
-    collected: &Collected,
-    options: &ImportOptions,
-) -> Result<Envelope, ImportError> {
-    let digests = collected.digests.iter();
-    let regions = layout.spans.into_iter().zip(digests).map(|(span, digest)| Region {
-        name: span.name,
-        start: span.start,
-        bytes: span.bytes,
-        partition: span.partition,
-        digest: *digest,
-    });
-    let envelope = Envelope {
-        format: envelope::FORMAT.to_owned(),
-        disk_bytes,
-        sector_bytes: layout.sector_bytes,
-        table: layout.table,
-        regions: regions.collect(),
-        grow: options.grow,
-        boot: options.boot.clone(),
-        configuration: options.configuration.clone(),
-        provenance: options.provenance.clone(),
-    };
-    envelope.validate()?;
-    Ok(envelope)
-}
-
 impl Job {
     fn run(
         &self,
@@ -358,8 +323,9 @@ impl Job {
             let known = &known;
             let (cut, groups, written) = (&cut, groups, &written);
             let groups = std::sync::Arc::new(groups);
-            let scanner = scope
-                .spawn(move || scan::scan(&self.disk, &self.layout, self.exact, &free, &cut_in));
+            let scanner = scope.spawn(move || {
+                store_scan::scan(&self.disk, &self.layout, self.exact, &free, &cut_in)
+            });
             for _ in 0..self.workers {
                 let worked_in = worked_in.clone();
                 scope.spawn(move || work::run(known, cut, &worked_in));

@@ -5,10 +5,10 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 
 use store_format::segment::Place;
+use store_scan::{Batch, Item};
 use wire::Digest;
 
 use super::order::Numbered;
-use super::scan::{Batch, Item};
 use crate::index::{Frugal, Spot};
 
 /// A batch with the names of its chunks.

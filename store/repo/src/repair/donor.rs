@@ -9,17 +9,16 @@ use bytes::Bytes;
 use store_format::frame::{Opened, Opener};
 use store_format::segment::Place;
 use store_format::{ChunkTable, Extent};
+use store_scan::{Disk, Layout, cuts};
 use tokio::runtime::Handle;
 use wire::{Digest, chain};
 
 use super::RepairError;
-use crate::ingest::cuts;
-use crate::layout;
 use crate::lease::Lease;
 use crate::open::{OpenError, Repo};
 use crate::packer::ChunkPacker;
 use crate::read::{ReadError, damaged};
-use crate::source::{Disk, Source};
+use crate::source::Source;
 use crate::storage::pack_key;
 
 /// Chunks that are looked for, and their plain lengths.
@@ -77,7 +76,7 @@ impl Donor {
                 Kind::Store { repo, lease }
             }
             false => {
-                let (name, disk) = Disk::open(Source::Path(address.into()), Path::new("."));
+                let (name, disk) = Source::Path(address.into()).open(Path::new("."));
                 Kind::Disk(disk.map_err(|source| DonorError::Disk { name, source })?)
             }
         };
@@ -161,7 +160,7 @@ impl Donor {
 
     /// Cuts the disk as an import would: its content may have moved.
     fn search(&self, disk: &Disk, giver: &mut Giver<'_, '_>) -> Result<(), RepairError> {
-        let layout = match layout::read(disk, None) {
+        let layout = match Layout::read(disk, None) {
             Ok(layout) => layout,
             Err(error) => {
                 self.warn(&error);

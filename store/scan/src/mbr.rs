@@ -8,7 +8,7 @@ use std::io;
 
 use store_format::MbrPartition;
 
-use crate::source::Disk;
+use crate::disk::Disk;
 
 const SECTOR: usize = 512;
 /// Offset of the four entries.

@@ -7,8 +7,8 @@ use std::ops::Range;
 use serde::Serialize;
 use store_filesystems::{Map, NoMap, ReadAt};
 
+use crate::disk::{BLOCK, Disk};
 use crate::layout::Span;
-use crate::source::{BLOCK, Disk};
 
 /// What was known of a region when it was cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -25,7 +25,7 @@ pub struct ImportedRegion {
 }
 
 /// A region of a disk.
-pub(super) struct Contents<'a> {
+pub(crate) struct Contents<'a> {
     disk: &'a Disk,
     span: &'a Span,
     map: Option<Map>,
@@ -43,7 +43,7 @@ impl ReadAt for Raw<'_> {
 
 impl<'a> Contents<'a> {
     /// Asks the file system of a partition, or of a disk without partitions.
-    pub(super) fn look(disk: &'a Disk, span: &'a Span, exact: bool) -> io::Result<Contents<'a>> {
+    pub(crate) fn look(disk: &'a Disk, span: &'a Span, exact: bool) -> io::Result<Contents<'a>> {
         let is_whole = span.bytes == disk.bytes;
         let known = ImportedRegion { name: span.name.clone(), ..ImportedRegion::default() };
         let mut contents = Contents { disk, span, map: None, known };
@@ -65,12 +65,22 @@ impl<'a> Contents<'a> {
         Ok(contents)
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.span.bytes
     }
 
+    /// Where on the disk it begins.
+    pub(crate) fn start(&self) -> u64 {
+        self.span.start
+    }
+
+    /// Whether a byte of the disk is in it.
+    pub(crate) fn contains(&self, offset: u64) -> bool {
+        offset.checked_sub(self.span.start).is_some_and(|at| at < self.span.bytes)
+    }
+
     /// Where to cut in any case: behind a range's start, and up to its end.
-    pub(super) fn edges_within(&self, range: Range<u64>) -> impl Iterator<Item = u64> {
+    pub(crate) fn edges_within(&self, range: Range<u64>) -> impl Iterator<Item = u64> {
         let edges: &[u64] = self.map.as_ref().map_or(&[], |map| &map.edges);
         let first = edges.partition_point(|edge| *edge <= range.start);
         edges[first..].iter().copied().take_while(move |edge| *edge <= range.end)
@@ -84,7 +94,7 @@ impl<'a> Contents<'a> {
     /// nor free; empty, and at the end, if there is none. Whole blocks from the
     /// start of the region on, whatever lies where on the disk: so a region
     /// that moves is cut as before.
-    pub(super) fn next_data(&self, mut at: u64) -> io::Result<Range<u64>> {
+    pub(crate) fn next_data(&self, mut at: u64) -> io::Result<Range<u64>> {
         let Span { start, bytes, .. } = *self.span;
         loop {
             let Some(data) = self.disk.next_data(start + at..start + bytes)? else {
@@ -104,7 +114,7 @@ impl<'a> Contents<'a> {
     }
 
     /// Bytes of the region, those that are free as zeros.
-    pub(super) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+    pub(crate) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
         self.disk.read_at(buffer, self.span.start + at)?;
         let end = at + buffer.len() as u64;
         let first = self.free().partition_point(|free| free.end <= at);

@@ -7,14 +7,14 @@ use fastcdc::v2020::{FastCDC, Normalization};
 const CHUNK_MIN: usize = 16 << 10;
 const CHUNK_AVERAGE: usize = 64 << 10;
 /// Largest chunk. A cut depends on no more bytes than that.
-pub(super) const CHUNK_MAX: usize = 256 << 10;
+pub(crate) const CHUNK_MAX: usize = 256 << 10;
 const NORMALIZATION: Normalization = Normalization::Level2;
 /// Stores do not stir the gear table.
 const SEED: u64 = 0;
 
 /// Length of the first chunk of some bytes. If these are fewer than
 /// [`CHUNK_MAX`], nothing may follow them.
-pub(super) fn cut(bytes: &[u8]) -> usize {
+pub(crate) fn cut(bytes: &[u8]) -> usize {
     cut_by(bytes, [CHUNK_MIN, CHUNK_AVERAGE, CHUNK_MAX], SEED).1
 }
 
@@ -30,8 +30,8 @@ mod tests {
 
     use super::*;
 
-    const PICTURE: &[u8] = include_bytes!("../../tests/fixtures/SekienAkashita.jpg");
-    const GOLDEN: &str = include_str!("../../tests/fixtures/cuts.txt");
+    const PICTURE: &[u8] = include_bytes!("../tests/fixtures/SekienAkashita.jpg");
+    const GOLDEN: &str = include_str!("../tests/fixtures/cuts.txt");
 
     /// `fastcdc2020_test_vectors.txt` of the Remote Execution API, v2: length,
     /// first bytes of the chunk's SHA-256, hash at the cut.

@@ -7,16 +7,16 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use store_format::region;
 use wire::Digest;
 
-use super::contents::{Contents, ImportedRegion};
+use crate::contents::{Contents, ImportedRegion};
+use crate::disk::{BLOCK, Disk};
 use crate::layout::Layout;
-use crate::source::{BLOCK, Disk};
 
 /// Bytes read at a time.
 const WINDOW: usize = 256 * BLOCK;
 
 /// A part of a region.
 #[derive(Debug, Default)]
-pub(super) struct Window {
+pub(crate) struct Window {
     /// It begins with so many zeros.
     pub zeros: u64,
     /// What follows these, at most [`WINDOW`].
@@ -29,7 +29,7 @@ pub(super) struct Window {
 
 /// The end of a region.
 #[derive(Debug)]
-pub(super) struct End {
+pub(crate) struct End {
     pub bytes: u64,
     pub digest: Digest,
     pub known: ImportedRegion,
@@ -43,13 +43,13 @@ impl Window {
 }
 
 /// Hands windows on, in buffers that come back.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     pub free: &'a Receiver<Window>,
     pub out: &'a SyncSender<Window>,
 }
 
 /// Somebody took what was sent, or nobody is there any more.
-pub(super) type Sent = Option<()>;
+pub(crate) type Sent = Option<()>;
 
 impl Reader<'_> {
     /// Reads the whole disk. `Ok` also if the other side went away. If `exact`,

@@ -8,11 +8,11 @@ use std::thread;
 
 use wire::Digest;
 
-use super::contents::ImportedRegion;
-use super::cut::{CHUNK_MAX, cut};
-use super::read::{End, Reader, Sent, Window};
+use crate::contents::ImportedRegion;
+use crate::cut::{CHUNK_MAX, cut};
+use crate::disk::{BLOCK, Disk, is_zero};
 use crate::layout::Layout;
-use crate::source::{BLOCK, Disk, is_zero};
+use crate::read::{End, Reader, Sent, Window};
 
 /// Zeros of at least this length, from one block edge to another, are a hole.
 /// Shorter ones stay in chunks, where they compress to nothing: each hole
@@ -25,7 +25,7 @@ const BATCH: usize = 2 << 20;
 
 /// A part of the disk.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Item {
+pub enum Item {
     /// Zeros; another hole may follow.
     Hole(u64),
     /// The next so many bytes of [`Batch::data`].
@@ -36,17 +36,18 @@ pub(super) enum Item {
 
 /// A piece of work.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub struct Batch {
     /// Counts the batches of a disk, from 0.
     pub number: u64,
     /// The chunks' bytes, one after the other.
     pub data: Vec<u8>,
+    /// What follows what on the disk.
     pub items: Vec<Item>,
 }
 
 /// Reads the whole disk and cuts it. `Ok` also if the other side went away. If
 /// `exact`, bytes that a file system calls free are kept too.
-pub(super) fn scan(
+pub fn scan(
     disk: &Disk,
     layout: &Layout,
     exact: bool,

@@ -1,14 +1,18 @@
 //! From a disk's partition table to the regions of its image.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use gpt::disk::LogicalBlockSize;
 use gpt::header::{Header, read_header_from_arbitrary_device};
 use gpt::partition::file_read_partitions;
-use store_format::{GptPartition, PartitionTable};
+use store_format::{
+    BootSpec, Envelope, EnvelopeError, GptPartition, PartitionTable, Region, envelope,
+};
+use wire::Digest;
 
+use crate::disk::Disk;
 use crate::mbr;
-use crate::source::Disk;
 
 /// Most bytes read for a partition table.
 const TABLE_READ_MAX: u64 = 1 << 20;
@@ -22,8 +26,10 @@ const GPT_MAGIC: &[u8; 8] = b"EFI PART";
 
 /// How a disk is divided.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Layout {
+pub struct Layout {
+    /// Logical sector size.
     pub sector_bytes: u32,
+    /// The partition table, where there is one.
     pub table: Option<PartitionTable>,
     /// The whole disk, in order, without gaps.
     pub spans: Vec<Span>,
@@ -31,11 +37,61 @@ pub(crate) struct Layout {
 
 /// A region whose bytes are not read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Span {
+pub struct Span {
+    /// For people; unique on the disk.
     pub name: String,
+    /// Offset of its first byte.
     pub start: u64,
+    /// Its bytes.
     pub bytes: u64,
+    /// Number of the partition that it is.
     pub partition: Option<u32>,
+}
+
+/// What an image is, beside its disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// What the image was built for.
+    pub configuration: BTreeMap<String, String>,
+    /// Where it comes from.
+    pub provenance: BTreeMap<String, String>,
+    /// How to start the OS.
+    pub boot: Option<BootSpec>,
+    /// Partition to extend on larger disks.
+    pub grow: Option<u32>,
+}
+
+impl Layout {
+    /// Reads the partition table. The sector size is that of the device; for a
+    /// file it is `given`, else the one at which a GPT is found, else 512.
+    pub fn read(disk: &Disk, given: Option<u32>) -> Result<Layout, LayoutError> {
+        read(disk, given)
+    }
+
+    /// The envelope of an image whose regions have these digests.
+    pub fn envelope(self, digests: &[Digest], about: About) -> Result<Envelope, EnvelopeError> {
+        let disk_bytes = self.spans.iter().map(|span| span.bytes).sum();
+        let regions = self.spans.into_iter().zip(digests).map(|(span, digest)| Region {
+            name: span.name,
+            start: span.start,
+            bytes: span.bytes,
+            partition: span.partition,
+            digest: *digest,
+        });
+        let envelope = Envelope {
+            format: envelope::FORMAT.to_owned(),
+            disk_bytes,
+            sector_bytes: self.sector_bytes,
+            table: self.table,
+            regions: regions.collect(),
+            grow: about.grow,
+            boot: about.boot,
+            configuration: about.configuration,
+            provenance: about.provenance,
+        };
+        envelope.validate()?;
+        Ok(envelope)
+    }
 }
 
 /// Why a disk's partitions are not understood.
@@ -91,9 +147,7 @@ pub enum LayoutError {
 /// Number, first byte, length.
 type Row = (u32, u64, u64);
 
-/// Reads the partition table. The sector size is that of the device; for a
-/// file it is `given`, else the one at which a GPT is found, else 512.
-pub(crate) fn read(disk: &Disk, given: Option<u32>) -> Result<Layout, LayoutError> {
+fn read(disk: &Disk, given: Option<u32>) -> Result<Layout, LayoutError> {
     let known = disk.sector_bytes.or(given);
     if let Some(other) = known.filter(|size| !matches!(size, 512 | 4096)) {
         return Err(LayoutError::Sector(other));

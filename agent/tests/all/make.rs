@@ -1,0 +1,263 @@
+//! Images that an agent makes on its machine. Needs root: loop devices, mounts.
+
+mod as_root {
+    use std::fs;
+    use std::os::unix::fs::{FileExt, symlink};
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+    use std::sync::{Arc, Mutex};
+
+    use crate::capture::configuration;
+    use crate::support::store::Store;
+    use crate::support::system::{self, PARTITIONS, ROOT, debugfs, run};
+    use crate::support::{Server, machine};
+    use crate::whole::{add_disk, boot_with, outcomes, roots};
+    use agent::receipt;
+    use agent::start::Exit;
+    use wire::api::{CHECK_IN, CheckIn, CheckedIn, EventBatch, EventsSeen, MADE, Made};
+    use wire::{
+        DeployOrder, Digest, DiskChoice, Event, EventKind, ImageOrder, MakeOrder, Order, Outcome,
+        Receipt, ReceiptState, Start, Step,
+    };
+
+    /// A block device over a part of a file; gone when it is dropped.
+    struct Loop(String);
+
+    impl Loop {
+        fn over(disk: &Path, (offset, bytes): (u64, u64)) -> Loop {
+            let (offset, bytes) = (offset.to_string(), bytes.to_string());
+            let args = ["--find", "--show", "--offset", &offset, "--sizelimit", &bytes];
+            Loop(run(Command::new("losetup").args(args).arg(disk)).trim().to_owned())
+        }
+    }
+
+    impl Drop for Loop {
+        fn drop(&mut self) {
+            let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+        }
+    }
+
+    /// A machine whose disk is a file, with its partitions as devices, larger than the image.
+    struct Machine {
+        root: tempfile::TempDir,
+        _partitions: Vec<Loop>,
+    }
+
+    impl Machine {
+        fn new() -> Machine {
+            let root = tempfile::tempdir().unwrap();
+            let bytes = usize::try_from(system::BYTES).unwrap() + (9 << 20);
+            add_disk(root.path(), "vda", "S-1", &vec![0x5a; bytes]);
+            let disk = root.path().join("dev/vda");
+            let devices = PARTITIONS.map(|place| Loop::over(&disk, place));
+            for ((number, (start, bytes)), device) in (1..).zip(PARTITIONS).zip(&devices) {
+                let name = format!("vda{number}");
+                let folder = root.path().join("sys/block/vda").join(&name);
+                fs::create_dir(&folder).unwrap();
+                for (file, value) in
+                    [("partition", number), ("start", start / 512), ("size", bytes / 512)]
+                {
+                    fs::write(folder.join(file), value.to_string()).unwrap();
+                }
+                symlink(&device.0, root.path().join("dev").join(&name)).unwrap();
+            }
+            fs::create_dir(root.path().join("proc")).unwrap();
+            // What the kernel knows: no module is loaded into that of whoever runs the tests.
+            let known = fs::read_to_string("/proc/filesystems").unwrap() + "\tvfat\n\text4\n";
+            fs::write(root.path().join("proc/filesystems"), known).unwrap();
+            Machine { root, _partitions: devices.into() }
+        }
+
+        fn disk(&self) -> PathBuf {
+            self.root.path().join("dev/vda")
+        }
+
+        fn is_mounted(&self) -> bool {
+            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            mounts.contains(&self.root.path().display().to_string())
+        }
+    }
+
+    fn receipt_on(disk: &Path) -> Option<Receipt> {
+        let mut slot = vec![0; receipt::BYTES];
+        fs::File::open(disk).unwrap().read_exact_at(&mut slot, receipt::START).unwrap();
+        receipt::decode(&slot).ok()
+    }
+
+    fn image(image: Digest, reference: &str) -> ImageOrder {
+        ImageOrder { image, reference: reference.parse().unwrap(), disk: DiskChoice::default() }
+    }
+
+    fn make(base: Digest, attempt: u32, script: &str) -> Order {
+        Order::Make(Box::new(MakeOrder {
+            run: "r-1".parse().unwrap(),
+            attempt,
+            base: image(base, "built/gpu:base"),
+            configuration: configuration(),
+            reason: "nobody has made it yet".into(),
+            script: script.into(),
+            environment: [("INGOT_FACT_PCI_MODALIAS".into(), "pci:v1".into())].into(),
+            timeout_secs: 60,
+        }))
+    }
+
+    fn deploy(system: ImageOrder) -> Order {
+        let (run, others) = ("r-2".parse().unwrap(), Vec::new());
+        Order::Deploy(DeployOrder { run, attempt: 1, system, others, start: Start::PowerOff })
+    }
+
+    /// What a controller heard.
+    #[derive(Default)]
+    struct Heard {
+        check_ins: usize,
+        events: Vec<Event>,
+        made: Vec<Made>,
+        /// Of the disk, when an image was told of.
+        receipts: Vec<Option<Receipt>>,
+    }
+
+    /// A controller that gives these orders in turn, and then has what was made deployed,
+    /// or the base where nothing was.
+    fn controller(
+        server: &Server,
+        disk: PathBuf,
+        base: Digest,
+        orders: Vec<Order>,
+    ) -> Arc<Mutex<Heard>> {
+        let heard = Arc::new(Mutex::new(Heard::default()));
+        let shared = Arc::clone(&heard);
+        server.on_post(Box::new(move |path, body| {
+            let mut heard = shared.lock().unwrap();
+            match path {
+                CHECK_IN => {
+                    let _: CheckIn = serde_json::from_slice(body).unwrap();
+                    let last = heard.made.last().map(|made| image(made.image, "built/gpu:whole"));
+                    let last = || deploy(last.unwrap_or_else(|| image(base, "built/gpu:base")));
+                    let order = orders.get(heard.check_ins).cloned().unwrap_or_else(last);
+                    heard.check_ins += 1;
+                    serde_json::to_vec(&CheckedIn { machine: machine(), order }).unwrap()
+                }
+                MADE => {
+                    heard.receipts.push(receipt_on(&disk));
+                    heard.made.push(serde_json::from_slice(body).unwrap());
+                    Vec::new()
+                }
+                _ => {
+                    let batch: EventBatch = serde_json::from_slice(body).unwrap();
+                    heard.events.extend(batch.events);
+                    let seq = heard.events.last().unwrap().seq;
+                    serde_json::to_vec(&EventsSeen { seq }).unwrap()
+                }
+            }
+        }));
+        heard
+    }
+
+    const BASE: [Step; 4] = [Step::Plan, Step::Transfer, Step::Verify, Step::Seal];
+
+    #[test]
+    fn a_script_makes_an_image_that_is_installed_next_and_by_others() {
+        let store = Store::start();
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("base");
+        system::disk(folder.path(), &source);
+        let base = store.import(&source, system::options());
+        let there = Machine::new();
+        let server = Server::start(&[]);
+        let script = "test \"$INGOT_FACT_PCI_MODALIAS\" = pci:v1\n\
+                      echo for $INGOT_RECIPE > /etc/driver\n\
+                      echo data > /srv/data\n\
+                      echo scratch > /tmp/scratch; echo scratch > /run/scratch\n\
+                      mount | grep -c ' on /srv \\| on /proc \\| on /sys \\| on /dev \\| on /tmp '\n\
+                      rm /etc/large; echo all done >&2\n";
+        let heard = controller(&server, there.disk(), base, vec![make(base, 1, script)]);
+        let (exit, console) = boot_with(&server, &store.base, &roots(there.root.path()));
+        assert_eq!(exit, Exit::PowerOff, "{console}");
+        for said in ["nobody has made it yet", "| 5", "| all done", "capture: "] {
+            assert!(console.contains(said), "{said}: {console}");
+        }
+        assert!(!there.is_mounted());
+        let heard = heard.lock().unwrap();
+        let steps = [&BASE[..], &[Step::Script, Step::Capture], &BASE[..], &[Step::Start]].concat();
+        let done: Vec<_> = steps.into_iter().map(|step| (step, Outcome::Done)).collect();
+        assert_eq!(outcomes(&heard.events), done);
+        let [made] = &heard.made[..] else { panic!("{:?}", heard.made) };
+        assert_eq!((made.machine.clone(), made.attempt), (machine(), 1));
+        assert_eq!((made.run.to_string(), made.boot.as_str()), ("r-1".into(), "boot"));
+        assert_eq!(store.resolve(&configuration().reference()), Some(made.image));
+        let then = heard.receipts[0].clone().unwrap();
+        assert_eq!((then.state, then.image), (ReceiptState::Installing, base));
+        let now = receipt_on(&there.disk()).unwrap();
+        assert_eq!((now.state, now.image), (ReceiptState::Installed, made.image));
+
+        // What others get.
+        let exported = folder.path().join("whole");
+        store.export(&made.image, &exported);
+        let read = |path: &str| debugfs(&exported, ROOT, &format!("cat {path}"));
+        assert_eq!(read("/etc/driver"), "for gpu\n");
+        assert_eq!(debugfs(&exported, 3, "cat /data"), "data\n");
+        for gone in ["/tmp/scratch", "/run/scratch", "/run/ingot/script", "/etc/large"] {
+            assert_eq!(read(gone), "", "{gone}");
+        }
+        let link = debugfs(&exported, ROOT, "stat /etc/resolv.conf");
+        assert!(link.contains("../run/systemd/resolve/stub-resolv.conf"), "{link}");
+        let envelope = store.envelope(&made.image);
+        assert_eq!(envelope.boot, store.envelope(&base).boot);
+        // The base's chunks were there: what travelled is the small files and what names them.
+        let written = heard.events.iter().rev().find_map(|event| match &event.kind {
+            EventKind::Log { line } => {
+                line.strip_prefix("capture: ").filter(|l| l.ends_with(" sent"))
+            }
+            _ => None,
+        });
+        assert!(written.is_some_and(|line| line.contains("KiB")), "{written:?}");
+    }
+
+    #[test]
+    fn a_script_that_fails_is_told_and_the_disk_is_installed_anew() {
+        let store = Store::start();
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("base");
+        system::disk(folder.path(), &source);
+        let base = store.import(&source, system::options());
+        let there = Machine::new();
+        let server = Server::start(&[]);
+        let orders = vec![
+            // Whose daemon would keep the file system in use.
+            make(
+                base,
+                1,
+                "setsid sleep 1000 > /srv/log & echo broken > /etc/fstab; echo why; exit 7",
+            ),
+            make(base, 2, "grep -q PARTUUID /etc/fstab && rm /vmlinuz"),
+        ];
+        let heard = controller(&server, there.disk(), base, orders);
+        let (exit, console) = boot_with(&server, &store.base, &roots(there.root.path()));
+        assert_eq!(exit, Exit::PowerOff, "{console}");
+        assert!(!there.is_mounted());
+        let heard = heard.lock().unwrap();
+        assert!(heard.made.is_empty());
+        let failed =
+            outcomes(&heard.events).into_iter().filter_map(|(step, outcome)| match outcome {
+                Outcome::Failed { cause } => Some((step, cause)),
+                _ => None,
+            });
+        let failed: Vec<_> = failed.collect();
+        assert_eq!(
+            failed.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
+            [Step::Script, Step::Capture]
+        );
+        assert!(
+            failed[0].1.contains("exit status: 7") && failed[0].1.contains("why"),
+            "{failed:?}"
+        );
+        assert!(failed[1].1.contains("/vmlinuz"), "{failed:?}");
+        // Deployed afterwards: the receipt never said that the base is installed.
+        let now = receipt_on(&there.disk()).unwrap();
+        assert_eq!((now.state, now.image), (ReceiptState::Installed, base));
+        let bytes = fs::read(there.disk()).unwrap();
+        let from = usize::try_from(PARTITIONS[0].0).unwrap();
+        let to = usize::try_from(PARTITIONS[2].0 + PARTITIONS[2].1).unwrap();
+        assert!(bytes[from..to] == fs::read(&source).unwrap()[from..to], "as the image is");
+    }
+}
