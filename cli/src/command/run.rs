@@ -80,6 +80,9 @@ fn sheet(run: &RunDetail, now: Timestamp) -> Sheet {
     }
     sheet.entry("machine", summary.machine.to_string());
     sheet.entry("image", format!("{} ({})", summary.reference, summary.image.short()));
+    for other in &summary.others {
+        sheet.entry("with", format!("{} ({})", other.reference, other.image.short()));
+    }
     sheet.entry("rule", summary.rule.clone());
     sheet.entry("attempt", summary.attempt.to_string());
     sheet.entry("began", ago_ms(summary.created, now));

@@ -18,4 +18,5 @@ mod lost;
 mod policy;
 mod restart;
 mod runs;
+mod sets;
 mod workshop;
