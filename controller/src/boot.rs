@@ -89,16 +89,16 @@ impl fmt::Display for BootDecision {
 mod tests {
     use super::*;
     use crate::state::Target;
-    use wire::Digest;
+    use wire::{Digest, ImageOrder};
+
+    fn image(number: u8) -> ImageOrder {
+        let disk = wire::DiskChoice::default();
+        let reference = "web:1".parse().unwrap();
+        ImageOrder { image: Digest([number; 32]), reference, disk }
+    }
 
     fn target(start: Start) -> Target {
-        Target {
-            rule: "all".into(),
-            reference: "web:1".parse().unwrap(),
-            image: Digest([1; 32]),
-            disk: wire::DiskChoice::default(),
-            start,
-        }
+        Target { rule: "all".into(), system: image(1), others: Vec::new(), start }
     }
 
     fn run(state: RunState, start: Start) -> Run {
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn whoever_is_not_known_or_wants_something_else_boots_the_loader() {
         let run = run(RunState::Succeeded, Start::Reboot);
-        let other = Target { image: Digest([2; 32]), ..target(Start::Reboot) };
+        let other = Target { system: image(2), ..target(Start::Reboot) };
         for wanted in
             [Wanted::Deploy(Box::new(other)), Wanted::Hold("x".into()), Wanted::Fail("x".into())]
         {

@@ -43,38 +43,46 @@ pub struct Rule {
 /// What a rule says of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Run an image.
-    Image(ImageOutcome),
-    /// Run the image that a recipe makes for the machine.
-    Recipe(RecipeOutcome),
+    /// Run images.
+    Images(ImageSet),
     /// Wait, for this reason.
     Hold(String),
     /// Refuse the machine, for this reason.
     Fail(String),
 }
 
-/// An image, and how it is put on a machine.
+/// Images for one machine, each on a disk of its own. One image is a set of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageOutcome {
-    /// The image.
-    pub reference: Reference,
-    /// Which disk it goes to.
-    pub disk: DiskChoice,
-    /// How it is started.
+pub struct ImageSet {
+    /// The one that is started.
+    pub system: Member,
+    /// What else is installed, at most [`wire::DeployOrder::OTHERS_MAX`].
+    pub others: Vec<Member>,
+    /// How the first is started.
     pub start: Start,
 }
 
-/// A recipe, and how its image is put on a machine.
+/// An image, and how it is put on a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecipeOutcome {
-    /// The recipe's file, as the policy has it: relative to the policy's folder.
-    pub recipe: PathBuf,
-    /// What to do where there is no such image yet.
-    pub missing: Missing,
+pub struct Member {
+    /// Which image.
+    pub source: Source,
     /// Which disk it goes to.
     pub disk: DiskChoice,
-    /// How it is started.
-    pub start: Start,
+}
+
+/// How a policy names an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// As the store does.
+    Image(Reference),
+    /// By the recipe that makes it for the machine.
+    Recipe {
+        /// The recipe's file, as the policy has it: relative to the policy's folder.
+        file: PathBuf,
+        /// What to do where there is no such image yet.
+        missing: Missing,
+    },
 }
 
 /// What to do where the image of a recipe was not made yet.
@@ -130,20 +138,56 @@ impl Policy {
                 outcome: rule.outcome.to_string(),
                 matched: when.as_ref().is_none_or(|when| when.matched),
                 when,
-                build: None,
+                builds: Vec::new(),
             }
         };
         self.rules.iter().map(trace).collect()
     }
 }
 
+impl ImageSet {
+    /// All of them, the one that is started first.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        std::iter::once(&self.system).chain(&self.others)
+    }
+}
+
+impl Outcome {
+    /// The images that it gives.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        let set = match self {
+            Outcome::Images(set) => Some(set),
+            Outcome::Hold(_) | Outcome::Fail(_) => None,
+        };
+        set.into_iter().flat_map(ImageSet::members)
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outcome::Image(image) => write!(f, "image {}", image.reference),
-            Outcome::Recipe(recipe) => write!(f, "recipe {}", recipe.recipe.display()),
+            Outcome::Images(set) => set.fmt(f),
             Outcome::Hold(reason) => write!(f, "hold: {reason}"),
             Outcome::Fail(reason) => write!(f, "fail: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for ImageSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.others.is_empty() {
+            f.write_str("set of ")?;
+        }
+        self.system.source.fmt(f)?;
+        self.others.iter().try_for_each(|member| write!(f, ", {}", member.source))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Image(reference) => write!(f, "image {reference}"),
+            Source::Recipe { file, .. } => write!(f, "recipe {}", file.display()),
         }
     }
 }

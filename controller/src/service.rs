@@ -4,6 +4,7 @@
 mod admin;
 mod boot;
 mod check_in;
+mod decide;
 mod dry_run;
 mod events;
 mod recipe;
@@ -16,14 +17,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use wire::{Digest, Facts, Reference};
+use wire::{Digest, Reference};
 
-use crate::build::{BuildOptions, Builder, Builds, Plan, Shared};
+use crate::build::{BuildOptions, Builder, Builds, Shared};
 use crate::db::machine::Machine;
 use crate::db::{Connection, Db, DbError, run};
 use crate::metrics::Metrics;
-use crate::policy::{ImageOutcome, Outcome, Policy, PolicyFile, Question, Rule};
-use crate::state::{Changes, HOLD_RETRY_SECS, Run, Target, Wanted};
+use crate::policy::PolicyFile;
+use crate::state::{Changes, Run};
 
 pub use boot::{BootAnswer, BootClient};
 
@@ -91,32 +92,6 @@ impl From<sqlx::Error> for ControllerError {
     }
 }
 
-/// What the policy says of a machine.
-enum Decision<'a> {
-    /// This.
-    Settled {
-        /// What it wants.
-        wanted: Wanted,
-        /// What the log of a run that begins with it says first.
-        note: Option<String>,
-    },
-    /// That this has to be answered first.
-    Open(&'a Question),
-    /// That it gets an image which was not made yet.
-    Unbuilt {
-        /// The rule that says so.
-        rule: String,
-        /// How it is made.
-        plan: Box<dyn Plan>,
-    },
-}
-
-impl From<Wanted> for Decision<'_> {
-    fn from(wanted: Wanted) -> Self {
-        Decision::Settled { wanted, note: None }
-    }
-}
-
 /// Machines, policy, runs and their log.
 pub struct Controller {
     db: Db,
@@ -167,59 +142,6 @@ impl Controller {
         &self.policy
     }
 
-    /// What is wanted of a machine, as it stands.
-    async fn wanted(&self, policy: &Policy, record: &Machine) -> Result<Wanted, ControllerError> {
-        let decision = self.decide_for(policy, &record.facts(), record.deploy.as_ref()).await?;
-        Ok(match decision {
-            Decision::Settled { wanted, .. } => wanted,
-            Decision::Open(question) => Wanted::Hold(check_in::waits_for_answer(question)),
-            Decision::Unbuilt { rule, plan } => self.unbuilt(&rule, plan.configuration()),
-        })
-    }
-
-    /// What the policy says of a machine with these facts.
-    async fn decide<'a>(
-        &self,
-        policy: &'a Policy,
-        facts: &Facts,
-    ) -> Result<Decision<'a>, ControllerError> {
-        if let Some(question) = policy.unanswered(facts) {
-            return Ok(Decision::Open(question));
-        }
-        let Some(rule) = policy.decide(facts) else {
-            let reason = "no rule of the policy matches this machine: `ingot policy why` tells \
-                          which facts it was held against";
-            return Ok(Wanted::Hold(reason.to_owned()).into());
-        };
-        Ok(match &rule.outcome {
-            Outcome::Hold(reason) => Wanted::Hold(reason.clone()).into(),
-            Outcome::Fail(reason) => Wanted::Fail(reason.clone()).into(),
-            Outcome::Image(image) => self.image(rule, image).await?.into(),
-            Outcome::Recipe(recipe) => self.recipe(policy, rule, recipe, facts).await?,
-        })
-    }
-
-    /// What a rule that names an image wants.
-    async fn image(&self, rule: &Rule, image: &ImageOutcome) -> Result<Wanted, ControllerError> {
-        let reference = &image.reference;
-        match self.images.resolve(reference).await {
-            Ok(Some(digest)) => Ok(Wanted::Deploy(Box::new(Target {
-                rule: rule.name.clone(),
-                reference: reference.clone(),
-                image: digest,
-                disk: image.disk.clone(),
-                start: image.start,
-            }))),
-            Ok(None) => Ok(Wanted::Hold(format!(
-                "rule {:?} wants the image {reference}, which the store does not have: \
-                 `ingot build RECIPE -t {reference}` or `ingot import FILE -t {reference}`; this \
-                 machine looks again every {HOLD_RETRY_SECS} s",
-                rule.name
-            ))),
-            Err(source) => Err(ControllerError::Images { reference: reference.clone(), source }),
-        }
-    }
-
     /// Tells those who wait that something was recorded.
     fn announce(&self) {
         self.news.send_modify(|count| *count = count.wrapping_add(1));
@@ -234,7 +156,7 @@ impl Controller {
             self.metrics.changed(before, run);
             tracing::info!(
                 machine = %run.machine, run = %run.id, attempt = run.attempt, state = ?run.state,
-                image = %run.target.reference, cause = run.cause.as_deref(), "run changed"
+                image = %run.target, cause = run.cause.as_deref(), "run changed"
             );
         }
     }

@@ -5,11 +5,16 @@
 //! report once more changes nothing and is answered the same, so a controller
 //! may die at any moment, and agents may repeat themselves.
 
+mod installed;
+
+use std::fmt;
+
 use wire::admin::{MachineState, RunState, UnixMs};
 use wire::{
-    DeployOrder, Digest, Disk, DiskChoice, HoldOrder, ImageOrder, MachineId, Order, Outcome,
-    Reference, RunId, Start, Step,
+    DeployOrder, Disk, HoldOrder, ImageOrder, MachineId, Order, Outcome, RunId, Start, Step,
 };
+
+use installed::installed;
 
 /// Attempts of one run before its machine is held: a machine that cannot be
 /// installed shall not write to its disk for ever.
@@ -19,10 +24,10 @@ pub const ATTEMPTS_MAX: u32 = 3;
 /// a person who imported the missing image does not wonder.
 pub const HOLD_RETRY_SECS: u32 = 15;
 
-/// What the policy wants of a machine, its reference resolved.
+/// What the policy wants of a machine, its references resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// This image on it.
+    /// These images on it.
     Deploy(Box<Target>),
     /// That it waits, for this reason.
     Hold(String),
@@ -30,19 +35,32 @@ pub enum Wanted {
     Fail(String),
 }
 
-/// One image for a machine, and the rule that says so.
+/// Images for a machine, and the rule that says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The rule.
     pub rule: String,
-    /// What the rule calls the image.
-    pub reference: Reference,
-    /// The image.
-    pub image: Digest,
-    /// Which disk it goes to.
-    pub disk: DiskChoice,
+    /// The image that is started.
+    pub system: ImageOrder,
+    /// What else is installed, each on a disk of its own.
+    pub others: Vec<ImageOrder>,
     /// How it is started.
     pub start: Start,
+}
+
+impl Target {
+    /// All images, the one that is started first.
+    pub fn images(&self) -> impl Iterator<Item = &ImageOrder> {
+        std::iter::once(&self.system).chain(&self.others)
+    }
+}
+
+/// What the rule calls the images.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.system.reference.fmt(f)?;
+        self.others.iter().try_for_each(|image| write!(f, ", {}", image.reference))
+    }
 }
 
 /// One target on one machine, in numbered attempts.
@@ -173,13 +191,6 @@ impl Run {
     }
 }
 
-/// Whether a disk that the target may go to has its image. What another disk
-/// has does not count.
-fn installed(disks: &[Disk], target: &Target) -> bool {
-    let mut eligible = disks.iter().filter(|disk| target.disk.objection(disk).is_none());
-    eligible.any(|disk| disk.not_installed(target.image).is_none())
-}
-
 /// A run whose machine has started anew: either it was finished and the last
 /// events were lost, or this attempt was.
 fn rebooted(run: Run, boot: &str, disks: &[Disk], now: UnixMs) -> Run {
@@ -218,7 +229,7 @@ impl CheckIn<'_> {
         match run {
             Some(run) if run.target == *target => self.proceed(run),
             Some(run) => {
-                let reason = format!("rule {:?} now says {}", target.rule, target.reference);
+                let reason = format!("rule {:?} now says {target}", target.rule);
                 let closed = superseded(run, &reason, self.now);
                 self.begin(Some(closed), target)
             }
@@ -273,14 +284,9 @@ impl CheckIn<'_> {
     }
 
     fn order(&self, closed: Option<Run>, run: Run) -> Changes {
-        let Target { reference, image, disk, start, .. } = run.target.clone();
-        let order = DeployOrder {
-            run: run.id.clone(),
-            attempt: run.attempt,
-            system: ImageOrder { image, reference, disk },
-            others: Vec::new(),
-            start,
-        };
+        let Target { system, others, start, .. } = run.target.clone();
+        let order =
+            DeployOrder { run: run.id.clone(), attempt: run.attempt, system, others, start };
         Changes {
             machine: (standing(run.state), None),
             closed,
@@ -357,7 +363,7 @@ pub(crate) fn superseded(run: Run, reason: &str, now: UnixMs) -> Run {
     if run.state.is_over() {
         return run;
     }
-    let cause = Some(format!("{} was no longer wanted: {reason}", run.target.reference));
+    let cause = Some(format!("{} was no longer wanted: {reason}", run.target));
     Run { cause, ..run.became(RunState::Superseded, now) }
 }
 

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::expr::Trace;
 use crate::{
-    Configuration, Digest, DiskChoice, EventKind, Facts, Inventory, MachineId, Outcome, Reference,
-    RunId, Start, Step,
+    Configuration, Digest, DiskChoice, EventKind, Facts, ImageOrder, Inventory, MachineId, Outcome,
+    Reference, RunId, Start, Step,
 };
 
 /// `GET`: [`MachineList`], by `?after=ID&limit=N` in the order of ids; with
@@ -279,10 +279,13 @@ pub struct RunSummary {
     pub id: RunId,
     /// The machine.
     pub machine: MachineId,
-    /// The image.
+    /// The image that is started.
     pub image: Digest,
     /// What the policy called it.
     pub reference: Reference,
+    /// What else it puts on the machine, each image on a disk of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<ImageOrder>,
     /// The rule that asked for it.
     pub rule: String,
     /// How it stands.
@@ -487,9 +490,9 @@ pub struct RuleTrace {
     pub matched: bool,
     /// Its expression held against the facts; absent where it always matches.
     pub when: Option<Trace>,
-    /// What its recipe makes for the machine, where it names one and matches.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub build: Option<BuildTrace>,
+    /// What its recipes make for the machine, where it names some and matches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub builds: Vec<BuildTrace>,
 }
 
 /// What a recipe makes for one machine, and whether it is there.

@@ -98,11 +98,11 @@ fn rule_lines(rule: &RuleTrace, decides: bool, out: &Out) -> Vec<String> {
         Some(trace) => lines.extend(trace.comparisons.iter().map(|c| comparison_line(c, out))),
         None => lines.push("  always".to_owned()),
     }
-    lines.extend(rule.build.iter().flat_map(|build| build_lines(build, out)));
+    lines.extend(rule.builds.iter().flat_map(|build| build_lines(build, out)));
     lines
 }
 
-/// What the rule's recipe makes for the machine, and whether it is there.
+/// What a recipe of the rule makes for the machine, and whether it is there.
 fn build_lines(build: &BuildTrace, out: &Out) -> Vec<String> {
     let BuildTrace { configuration, reference, image, standing } = build;
     let (what, tone) = match image {
@@ -168,7 +168,7 @@ mod tests {
             outcome: "recipe web.toml".to_owned(),
             matched,
             when: None,
-            build: Some(build),
+            builds: vec![build],
         };
         let why = Why {
             machine: "m-1".parse().unwrap(),
@@ -213,7 +213,7 @@ mod tests {
             outcome: "gets web:stable".to_owned(),
             matched,
             when,
-            build: None,
+            builds: vec![],
         };
         let first = Trace {
             matched: false,

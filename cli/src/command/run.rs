@@ -80,6 +80,9 @@ fn sheet(run: &RunDetail, now: Timestamp) -> Sheet {
     }
     sheet.entry("machine", summary.machine.to_string());
     sheet.entry("image", format!("{} ({})", summary.reference, summary.image.short()));
+    for other in &summary.others {
+        sheet.entry("with", format!("{} ({})", other.reference, other.image.short()));
+    }
     sheet.entry("rule", summary.rule.clone());
     sheet.entry("attempt", summary.attempt.to_string());
     sheet.entry("began", ago_ms(summary.created, now));
@@ -114,5 +117,56 @@ fn outcome(outcome: Option<&Outcome>) -> Cell {
             let (text, tone) = outcome_text(outcome);
             Cell::toned(text, tone)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use wire::admin::RunState;
+    use wire::{Digest, DiskChoice, ImageOrder, Start};
+
+    use super::*;
+    use crate::render::Out;
+
+    #[test]
+    fn a_run_is_shown_with_all_its_images() {
+        let image = |reference: &str, number: u8| ImageOrder {
+            image: Digest([number; 32]),
+            reference: reference.parse().unwrap(),
+            disk: DiskChoice::default(),
+        };
+        let now = Timestamp::from_second(1000).unwrap();
+        let run = RunDetail {
+            summary: RunSummary {
+                id: "r-1".parse().unwrap(),
+                machine: "m-1".parse().unwrap(),
+                image: Digest([1; 32]),
+                reference: "lab/db:1".parse().unwrap(),
+                others: vec![image("lab/data:1", 2), image("lab/log:1", 3)],
+                rule: "databases".to_owned(),
+                state: RunState::Succeeded,
+                attempt: 1,
+                cause: None,
+                created: 940_000,
+                changed: 970_000,
+            },
+            disk: DiskChoice::default(),
+            start: Start::Kexec,
+            plan: None,
+            steps: vec![],
+        };
+        expect![[r#"
+            run      r-1
+            state    succeeded
+            machine  m-1
+            image    lab/db:1 (010101010101)
+            with     lab/data:1 (020202020202)
+            with     lab/log:1 (030303030303)
+            rule     databases
+            attempt  1
+            began    1 min ago
+            took     30.0 s"#]]
+        .assert_eq(&sheet(&run, now).lines(&Out::plain()).join("\n"));
     }
 }

@@ -227,7 +227,7 @@ fn operators_choose_machines_give_them_an_image_and_retire_one() {
     assert!(matches!(told(), Order::Hold(_)), "nothing changed");
     assert_eq!(ask(&["deploy", "lab/web:1", "--yes"])[0]["id"], machine.as_str());
     let Order::Deploy(order) = told() else { panic!("not told") };
-    assert_eq!(order.reference.to_string(), "lab/web:1");
+    assert_eq!(order.system.reference.to_string(), "lab/web:1");
     let why = world.ok(["--server", url, "policy", "why", machine.as_str()]);
     assert!(why.contains("no rule decides: `ingot deploy` gave it lab/web:1"), "{why}");
     ask(&["deploy", "--by-policy", "--yes"]);

@@ -109,20 +109,15 @@ impl Queue {
         }
     }
 
-    /// A machine waits for a build, and for no other; whether that is news.
-    pub fn watch(&mut self, key: &Digest, machine: &MachineId) -> bool {
-        let news = match self.open.get_mut(key) {
-            Some(build) => build.watchers.insert(machine.clone()),
-            None => false,
-        };
-        let others = self.open.iter_mut().filter(|(other, _)| *other != key);
+    /// A machine waits for these builds, and for no others; which of them are news.
+    pub fn watch(&mut self, keys: &[Digest], machine: &MachineId) -> Vec<Digest> {
+        let others = self.open.iter_mut().filter(|(other, _)| !keys.contains(other));
         others.for_each(|(_, build)| _ = build.watchers.remove(machine));
-        news
-    }
-
-    /// A machine waits for no build.
-    pub fn leave(&mut self, machine: &MachineId) {
-        self.open.values_mut().for_each(|build| _ = build.watchers.remove(machine));
+        let mut news = |key: &&Digest| {
+            let build = self.open.get_mut(*key);
+            build.is_some_and(|build| build.watchers.insert(machine.clone()))
+        };
+        keys.iter().filter(|key| news(key)).copied().collect()
     }
 
     /// Who waits for a build.
@@ -211,18 +206,19 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_waits_for_one_build_only() {
+    fn a_machine_waits_for_what_it_asked_for_last_and_nothing_else() {
         let machine: MachineId = "m-1".parse().unwrap();
         let mut queue = Queue::default();
         queue.add(KEYS[0]);
         queue.add(KEYS[1]);
-        assert!(queue.watch(&KEYS[0], &machine));
-        assert!(!queue.watch(&KEYS[0], &machine));
-        assert!(queue.watch(&KEYS[1], &machine));
+        assert_eq!(queue.watch(&KEYS[..1], &machine), [KEYS[0]]);
+        assert_eq!(queue.watch(&KEYS[..1], &machine), []);
+        // Of those asked for, one is not built.
+        assert_eq!(queue.watch(&KEYS, &machine), [KEYS[1]]);
+        assert_eq!((queue.watchers(&KEYS[0]).len(), queue.watchers(&KEYS[1]).len()), (1, 1));
+        assert_eq!(queue.watch(&KEYS[1..], &machine), []);
         assert_eq!((queue.watchers(&KEYS[0]).len(), queue.watchers(&KEYS[1]).len()), (0, 1));
-        assert!(!queue.watch(&KEYS[2], &machine), "nobody waits for what is not built");
-        queue.watch(&KEYS[0], &machine);
-        queue.leave(&machine);
-        assert_eq!(queue.watchers(&KEYS[0]), []);
+        assert_eq!(queue.watch(&[], &machine), []);
+        assert_eq!(queue.watchers(&KEYS[1]), []);
     }
 }

@@ -70,22 +70,26 @@ impl Builds {
         }
     }
 
-    /// From now on this machine is told what the build of this key does.
+    /// From now on this machine is told what the builds of these keys do, and no others.
     pub async fn watch(
         &self,
-        configuration: &Configuration,
+        configurations: &[Configuration],
         machine: &MachineId,
         now: UnixMs,
     ) -> Result<(), DbError> {
-        let news = self.site.queue().watch(&configuration.key, machine);
-        let Some(status) = self.status(&configuration.key).filter(|_| news) else { return Ok(()) };
-        let line = format!("waits for {} ({configuration}): {status}", configuration.reference());
-        self.site.log(std::slice::from_ref(machine), &[line], now).await
-    }
-
-    /// This machine waits for no build.
-    pub fn leave(&self, machine: &MachineId) {
-        self.site.queue().leave(machine);
+        let keys: Vec<_> = configurations.iter().map(|configuration| configuration.key).collect();
+        let news = self.site.queue().watch(&keys, machine);
+        let line = |configuration: &Configuration| {
+            let status = self.status(&configuration.key)?;
+            let image = configuration.reference();
+            Some(format!("waits for {image} ({configuration}): {status}"))
+        };
+        let new = configurations.iter().filter(|c| news.contains(&c.key));
+        let lines: Vec<_> = new.filter_map(line).collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.site.log(std::slice::from_ref(machine), &lines, now).await
     }
 
     /// Forgets that a build failed, so that it is tried again; whether it had.

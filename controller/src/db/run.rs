@@ -1,7 +1,7 @@
 //! Runs.
 
 use wire::admin::UnixMs;
-use wire::{MachineId, RunId};
+use wire::{ImageOrder, MachineId, RunId};
 
 use super::{
     Connection, DbError, from_json, from_sql, from_word, parsed, to_json, to_sql, to_word,
@@ -17,6 +17,7 @@ struct Row {
     image: String,
     disk: String,
     start: String,
+    others: String,
     state: String,
     attempt: i64,
     boot: String,
@@ -35,9 +36,12 @@ impl TryFrom<Row> for Run {
             machine: parsed(&row.machine, "runs.machine")?,
             target: Target {
                 rule: row.rule,
-                reference: parsed(&row.reference, "runs.reference")?,
-                image: parsed(&row.image, "runs.image")?,
-                disk: from_json(&row.disk, "runs.disk")?,
+                system: ImageOrder {
+                    image: parsed(&row.image, "runs.image")?,
+                    reference: parsed(&row.reference, "runs.reference")?,
+                    disk: from_json(&row.disk, "runs.disk")?,
+                },
+                others: from_json(&row.others, "runs.others")?,
                 start: from_word(&row.start, "runs.start")?,
             },
             state: from_word(&row.state, "runs.state")?,
@@ -79,16 +83,18 @@ pub(crate) async fn list(
 /// Writes the record of a run that has none; fails where its id is taken.
 pub(crate) async fn add(c: &mut Connection, run: &Run) -> Result<(), DbError> {
     let sql = "INSERT INTO runs (id, state, attempt, boot, cause, changed, ended, created, \
-               machine, rule, reference, image, disk, start) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+               machine, rule, reference, image, disk, start, others) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+    let Target { rule, system, others, start } = &run.target;
     changing(sql, run)?
         .bind(to_sql(run.created, "runs.created")?)
         .bind(run.machine.as_str())
-        .bind(&run.target.rule)
-        .bind(run.target.reference.to_string())
-        .bind(run.target.image.to_string())
-        .bind(to_json(&run.target.disk, "runs.disk")?)
-        .bind(to_word(&run.target.start, "runs.start")?)
+        .bind(rule)
+        .bind(system.reference.to_string())
+        .bind(system.image.to_string())
+        .bind(to_json(&system.disk, "runs.disk")?)
+        .bind(to_word(start, "runs.start")?)
+        .bind(to_json(others, "runs.others")?)
         .execute(c)
         .await?;
     Ok(())

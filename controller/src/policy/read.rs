@@ -3,29 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 use wire::admin::PolicyProblem;
-use wire::expr::{Expr, nearest, position, size};
-use wire::{DiskChoice, Start};
+use wire::expr::{Expr, nearest, position};
 
-use super::{
-    BYTES_MAX, CheckRecipe, ImageOutcome, Missing, Outcome, Policy, Question, RULES_MAX,
-    RecipeOutcome, Rule,
-};
+use super::{BYTES_MAX, CheckRecipe, Policy, Question, RULES_MAX, Rule};
 
+mod outcome;
 mod question;
 
-const RULE_KEYS: [&str; 9] =
-    ["name", "when", "image", "recipe", "missing", "disk", "start", "hold", "fail"];
-const OUTCOME_KEYS: [&str; 4] = ["image", "recipe", "hold", "fail"];
-const DISK_KEYS: [&str; 5] = ["serial", "wwid", "model", "size-min", "size-max"];
-const MISSING: [(&str, Missing); 3] =
-    [("build", Missing::Build), ("hold", Missing::Hold), ("fail", Missing::Fail)];
-const STARTS: [(&str, Start); 3] =
-    [("kexec", Start::Kexec), ("reboot", Start::Reboot), ("power-off", Start::PowerOff)];
+const RULE_KEYS: [&str; 10] =
+    ["name", "when", "image", "recipe", "set", "missing", "disk", "start", "hold", "fail"];
 
 /// Longest name of a rule, and longest reason of a hold, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -138,75 +128,6 @@ impl Reader<'_> {
         Some(Rule { name: name?, when, outcome: outcome? })
     }
 
-    fn outcome(&mut self, span: Range<usize>, table: &DeTable<'_>) -> Option<Outcome> {
-        let given: Vec<_> =
-            OUTCOME_KEYS.into_iter().filter(|key| table.contains_key(*key)).collect();
-        let [key] = given[..] else {
-            let message = match given.is_empty() {
-                true => "this rule says nothing: add one of image, recipe, hold or fail".to_owned(),
-                false => format!("this rule has {}: leave only one", given.join(" and ")),
-            };
-            self.problem(span, message);
-            return None;
-        };
-        let value = table.get(key)?;
-        let only: &[(&str, &str)] = match key {
-            "recipe" => &[],
-            "image" => &[("missing", "recipe")],
-            _ => {
-                &[("missing", "recipe"), ("disk", "image or recipe"), ("start", "image or recipe")]
-            }
-        };
-        for (only, with) in only {
-            if let Some(value) = table.get(*only) {
-                self.problem(value.span(), format!("{only} goes with {with}, not with {key}"));
-            }
-        }
-        match key {
-            "image" => return self.image(value, table).map(Outcome::Image),
-            "recipe" => return self.recipe(value, table).map(Outcome::Recipe),
-            _ => {}
-        }
-        let reason = self.string(value, key)?;
-        Some(if key == "hold" { Outcome::Hold(reason) } else { Outcome::Fail(reason) })
-    }
-
-    fn image(&mut self, value: &Value<'_>, table: &DeTable<'_>) -> Option<ImageOutcome> {
-        let reference = self.string(value, "image").and_then(|text| match text.parse() {
-            Ok(reference) => Some(reference),
-            Err(error) => {
-                self.problem(value.span(), format!("{error}"));
-                None
-            }
-        });
-        let (disk, start) = self.disk_and_start(table);
-        Some(ImageOutcome { reference: reference?, disk: disk?, start: start? })
-    }
-
-    fn recipe(&mut self, value: &Value<'_>, table: &DeTable<'_>) -> Option<RecipeOutcome> {
-        let recipe = self.string(value, "recipe").map(PathBuf::from);
-        match recipe.as_ref().map(|recipe| (self.recipes)(recipe)) {
-            Some(Ok(used)) => self.used.push((value.span(), used)),
-            Some(Err(message)) => self.problem(value.span(), message),
-            None => {}
-        }
-        let missing = match table.get("missing") {
-            Some(value) => self.word(value, "missing", &MISSING),
-            None => Some(Missing::default()),
-        };
-        let (disk, start) = self.disk_and_start(table);
-        Some(RecipeOutcome { recipe: recipe?, missing: missing?, disk: disk?, start: start? })
-    }
-
-    fn disk_and_start(&mut self, table: &DeTable<'_>) -> (Option<DiskChoice>, Option<Start>) {
-        let disk = table.get("disk").map_or(Some(DiskChoice::default()), |disk| self.disk(disk));
-        let start = match table.get("start") {
-            Some(value) => self.word(value, "start", &STARTS),
-            None => Some(Start::default()),
-        };
-        (disk, start)
-    }
-
     /// One of a few words.
     fn word<T: Copy>(&mut self, value: &Value<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
         let text = self.string(value, key)?;
@@ -217,44 +138,6 @@ impl Reader<'_> {
             self.problem(value.span(), message);
         }
         found
-    }
-
-    fn disk(&mut self, value: &Value<'_>) -> Option<DiskChoice> {
-        let DeValue::Table(table) = value.get_ref() else {
-            let message = format!("disk is a table of {}", DISK_KEYS.join(", "));
-            self.problem(value.span(), message);
-            return None;
-        };
-        self.unknown_keys(table, &DISK_KEYS, "a disk has");
-        let disk = DiskChoice {
-            serial: table.get("serial").and_then(|value| self.string(value, "serial")),
-            wwid: table.get("wwid").and_then(|value| self.string(value, "wwid")),
-            model: table.get("model").and_then(|value| self.string(value, "model")),
-            size_bytes_min: table.get("size-min").and_then(|value| self.size(value)),
-            size_bytes_max: table.get("size-max").and_then(|value| self.size(value)),
-        };
-        if let (Some(min), Some(max)) = (disk.size_bytes_min, disk.size_bytes_max)
-            && min > max
-        {
-            self.problem(value.span(), "no disk fits: size-min is more than size-max");
-        }
-        Some(disk)
-    }
-
-    fn size(&mut self, value: &Value<'_>) -> Option<u64> {
-        let text = match value.get_ref() {
-            DeValue::String(text) => text.to_string(),
-            DeValue::Integer(bytes) => bytes.to_string(),
-            other => {
-                let message = format!(
-                    "a size is written as \"100 GiB\" or in bytes, not as {}",
-                    other.type_str()
-                );
-                self.problem(value.span(), message);
-                return None;
-            }
-        };
-        size(&text).map_err(|error| self.problem(value.span(), error.message)).ok()
     }
 
     fn when(&mut self, value: &Value<'_>) -> Option<Expr> {

@@ -7,7 +7,7 @@ use wire::admin::{
     HoldRequest, LIST_MAX, LabelChange, LogPage, MachineDetail, MachineList, MachineState,
     MachineSummary, RunDetail, RunList, RunState, RunSummary, UnixMs, Why,
 };
-use wire::{EventKind, MachineId, RunId};
+use wire::{EventKind, ImageOrder, MachineId, RunId};
 
 use super::events::unknown_machine;
 use super::steer::{chosen, in_service};
@@ -17,7 +17,7 @@ use crate::db::event::Of;
 use crate::db::machine::Machine;
 use crate::db::{Connection, DbError, event, machine, run};
 use crate::limits;
-use crate::state::{Run, Wanted, gave_up};
+use crate::state::{Run, Target, Wanted, gave_up};
 
 /// Runs that a machine's details list.
 const MACHINE_RUNS: u32 = 10;
@@ -144,7 +144,7 @@ impl Controller {
         let events = event::steps(c, id).await?;
         let plan = events.iter().rev().find(|e| matches!(e.kind, EventKind::Planned { .. }));
         Ok(RunDetail {
-            disk: run.target.disk.clone(),
+            disk: run.target.system.disk.clone(),
             start: run.target.start,
             plan: plan.map(|entry| entry.kind.clone()),
             steps: steps(&events),
@@ -250,9 +250,15 @@ fn order(record: &Machine, run: Option<&Run>, wanted: &Wanted) -> String {
             Some(run) if run.state == RunState::Failed && run.target == **target => {
                 format!("hold: {}", gave_up(run))
             }
-            _ => format!("deploy {} ({})", target.reference, target.image.short()),
+            _ => format!("deploy {}", named(target)),
         },
     }
+}
+
+/// Images and their digests, for people.
+fn named(target: &Target) -> String {
+    let name = |image: &ImageOrder| format!("{} ({})", image.reference, image.image.short());
+    target.images().map(name).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) async fn current(c: &mut Connection, record: &Machine) -> Result<Option<Run>, DbError> {
@@ -273,7 +279,7 @@ async fn summary(c: &mut Connection, record: &Machine) -> Result<MachineSummary,
         product: record.inventory.system.product.clone(),
         macs: record.inventory.nics.iter().map(|nic| nic.mac.clone()).collect(),
         run: record.run.clone(),
-        reference: run.map(|run| run.target.reference),
+        reference: run.map(|run| run.target.system.reference),
         first_seen: record.first_seen,
         last_seen: record.last_seen,
     })
@@ -299,8 +305,9 @@ fn run_summary(run: Run) -> RunSummary {
     RunSummary {
         id: run.id,
         machine: run.machine,
-        image: run.target.image,
-        reference: run.target.reference,
+        image: run.target.system.image,
+        reference: run.target.system.reference,
+        others: run.target.others,
         rule: run.target.rule,
         state: run.state,
         attempt: run.attempt,

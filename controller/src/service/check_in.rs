@@ -6,7 +6,9 @@ use wire::admin::{Deployment, MachineState, UnixMs};
 use wire::api::{CheckIn, CheckedIn};
 use wire::{AskOrder, Configuration, HoldOrder, Inventory, MachineId, Order};
 
-use super::{Controller, ControllerError, Decision, apply};
+use super::decide::Decision;
+use super::{Controller, ControllerError, apply};
+use crate::build::Plan;
 use crate::db::machine::{Machine, facts};
 use crate::db::{Connection, DbError, event, machine, parsed, run};
 use crate::identity::{Fingerprint, Recognised, fingerprint, recognise};
@@ -63,9 +65,9 @@ struct Verdict<'a> {
     question: Option<&'a Question>,
     wanted: Wanted,
     /// What the log of a run that begins with it says first.
-    note: Option<String>,
-    /// The build that it waits for.
-    waits_for: Option<Configuration>,
+    notes: Vec<String>,
+    /// The builds that it waits for.
+    waits_for: Vec<Configuration>,
 }
 
 impl Controller {
@@ -93,10 +95,7 @@ impl Controller {
             let verdict = self.verdict(decision, answers, &before, now);
             let answer = self.answer(asked, &fingerprint, &before, &verdict, now).await?;
             let Some(answer) = answer else { continue };
-            match verdict.waits_for {
-                Some(build) => self.builds.watch(&build, &answer.machine, now).await?,
-                None => self.builds.leave(&answer.machine),
-            }
+            self.builds.watch(&verdict.waits_for, &answer.machine, now).await?;
             return Ok(answer);
         }
         Err(ControllerError::Busy)
@@ -112,22 +111,23 @@ impl Controller {
         now: UnixMs,
     ) -> Verdict<'a> {
         match decision {
-            Decision::Settled { wanted, note } => {
-                Verdict { answers, question: None, wanted, note, waits_for: None }
+            Decision::Settled { wanted, notes } => {
+                Verdict { answers, question: None, wanted, notes, waits_for: Vec::new() }
             }
             Decision::Open(question) => {
                 let wanted = Wanted::Hold(waits_for_answer(question));
-                Verdict { answers, question: Some(question), wanted, note: None, waits_for: None }
+                let (notes, waits_for) = (Vec::new(), Vec::new());
+                Verdict { answers, question: Some(question), wanted, notes, waits_for }
             }
-            Decision::Unbuilt { rule, plan } => {
-                let configuration = plan.configuration().clone();
-                let waits = !before.is_held();
-                if waits {
-                    self.builds.ask(plan, now);
+            Decision::Unbuilt { rule, plans } => {
+                let of = |plan: &Box<dyn Plan>| plan.configuration().clone();
+                let mut waits_for: Vec<_> = plans.iter().map(of).collect();
+                if !before.is_held() {
+                    plans.into_iter().for_each(|plan| self.builds.ask(plan, now));
                 }
-                let wanted = self.unbuilt(&rule, &configuration);
-                let waits_for = waits.then_some(configuration);
-                Verdict { answers, question: None, wanted, note: None, waits_for }
+                let wanted = self.unbuilt(&rule, waits_for.iter());
+                waits_for.retain(|_| !before.is_held());
+                Verdict { answers, question: None, wanted, notes: Vec::new(), waits_for }
             }
         }
     }
@@ -190,10 +190,10 @@ impl Controller {
             machine::put_identifiers(c, &record.id, fingerprint).await?;
         }
         event::begin(c, &record.id, &asked.boot, now).await?;
-        if let (Some(note), Some(id)) =
-            (&verdict.note, record.run.as_ref().filter(|id| **id == fresh))
+        if let Some(id) = record.run.as_ref().filter(|id| **id == fresh)
+            && !verdict.notes.is_empty()
         {
-            event::note(c, &record.id, Some(id), std::slice::from_ref(note), now).await?;
+            event::note(c, &record.id, Some(id), &verdict.notes, now).await?;
         }
         transaction.commit().await?;
 

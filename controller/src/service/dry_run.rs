@@ -8,7 +8,7 @@ use wire::admin::{DryRun, DryRunMachine, DryRunRequest, LIST_MAX, Ruling};
 
 use super::{Controller, ControllerError};
 use crate::db::{machine, to_word};
-use crate::policy::{self, Outcome, Policy, Rule};
+use crate::policy::{self, Member, Outcome, Policy, Rule, Source};
 
 impl Controller {
     /// A page of machines with what a policy and another one, else the one in
@@ -51,12 +51,18 @@ fn ruling(policy: &Policy, facts: &Facts) -> Option<Ruling> {
 }
 
 fn how(outcome: &Outcome) -> String {
-    let (disk, start, missing) = match outcome {
-        Outcome::Image(image) => (&image.disk, image.start, None),
-        Outcome::Recipe(recipe) => (&recipe.disk, recipe.start, Some(recipe.missing)),
-        Outcome::Hold(_) | Outcome::Fail(_) => return String::new(),
-    };
-    let mut how = format!("start {}", to_word(&start, "start").unwrap_or_default());
+    let Outcome::Images(set) = outcome else { return String::new() };
+    let mut how = format!("start {}", to_word(&set.start, "start").unwrap_or_default());
+    for (number, member) in set.members().enumerate() {
+        if !set.others.is_empty() {
+            let _ = write!(how, "; image {}", number + 1);
+        }
+        how_member(&mut how, member);
+    }
+    how
+}
+
+fn how_member(how: &mut String, Member { source, disk }: &Member) {
     let texts = [("serial", &disk.serial), ("wwid", &disk.wwid), ("model", &disk.model)];
     let sizes = [("at least", disk.size_bytes_min), ("at most", disk.size_bytes_max)];
     for (what, value) in texts {
@@ -69,8 +75,7 @@ fn how(outcome: &Outcome) -> String {
             let _ = write!(how, ", disk of {what} {bytes} bytes");
         }
     }
-    if let Some(missing) = missing {
+    if let Source::Recipe { missing, .. } = source {
         let _ = write!(how, ", {} where it is missing", format!("{missing:?}").to_lowercase());
     }
-    how
 }

@@ -1,64 +1,85 @@
-//! Rules that name a recipe: from the facts of a machine to an image, or to why
-//! there is none.
+//! Images that a recipe makes: from the facts of a machine to one of them, or to
+//! why there is none.
+
+use std::path::Path;
 
 use wire::admin::{BuildTrace, RuleTrace};
-use wire::{Configuration, Facts, MachineId};
+use wire::{Configuration, Facts, ImageOrder, MachineId};
 
-use super::{Controller, ControllerError, Decision};
-use crate::build::{Built, Ending, OPEN_MAX, Record};
-use crate::policy::{Missing, Outcome, Policy, RecipeOutcome, Rule};
-use crate::state::{Target, Wanted};
+use super::decide::Found;
+use super::{Controller, ControllerError};
+use crate::build::{Ending, OPEN_MAX, Plan, Record};
+use crate::policy::{Member, Missing, Policy, Rule, Source};
+use crate::state::Wanted;
 
 /// How many of its last lines the reason of a hold shows of a failed build.
 const REASON_LINES: usize = 3;
 
 impl Controller {
-    /// What a rule that names a recipe says of a machine.
+    /// Looks for the image that a recipe makes for a machine.
     pub(super) async fn recipe<'a>(
         &self,
         policy: &'a Policy,
         rule: &Rule,
-        outcome: &RecipeOutcome,
+        member: &Member,
+        (file, missing): (&Path, Missing),
         facts: &Facts,
-    ) -> Result<Decision<'a>, ControllerError> {
-        let plan = match self.builds.plan(&self.policy.recipe(&outcome.recipe), facts) {
+    ) -> Result<Found<'a>, ControllerError> {
+        let plan = match self.builds.plan(&self.policy.recipe(file), facts) {
             Ok(plan) => plan,
             Err(mistake) => {
                 let name = &rule.name;
                 let reason = format!("rule {name:?} names a recipe that is wrong: {mistake}");
-                return Ok(Wanted::Hold(reason).into());
+                return Ok(Found::None(Wanted::Hold(reason)));
             }
         };
         let used = plan.configuration().facts.keys().map(String::as_str);
         if let Some(question) = policy.unanswered_of(used, facts) {
-            return Ok(Decision::Open(question));
+            return Ok(Found::Open(question));
         }
         let known = self.builds.known(plan.configuration()).await?;
-        Ok(match (known, outcome.missing) {
+        Ok(match (known, missing) {
             (Some(Record { ending: Ending::Built(built), configuration, began, ended }), _) => {
                 let reference = configuration.reference();
                 let secs = (ended - began) / 1000;
                 let note = format!("{reference} was built for {configuration} in {secs} s");
-                let wanted = deploy(rule, outcome, &configuration, &built);
-                Decision::Settled { wanted, note: Some(note) }
+                let image = ImageOrder { image: built.image, reference, disk: member.disk.clone() };
+                Found::There { image, note: Some(note) }
             }
-            (Some(record), Missing::Build) => Wanted::Hold(failed(rule, &record)).into(),
-            (None, Missing::Build) => Decision::Unbuilt { rule: rule.name.clone(), plan },
-            (_, Missing::Hold) => Wanted::Hold(missing(rule, plan.configuration())).into(),
-            (_, Missing::Fail) => Wanted::Fail(missing(rule, plan.configuration())).into(),
+            (Some(record), Missing::Build) => Found::None(Wanted::Hold(failed(rule, &record))),
+            (None, Missing::Build) => Found::Unbuilt(plan),
+            (_, Missing::Hold) => Found::None(Wanted::Hold(not_built(rule, plan.configuration()))),
+            (_, Missing::Fail) => Found::None(Wanted::Fail(not_built(rule, plan.configuration()))),
         })
     }
 
-    /// What a machine is told whose image was not made yet.
-    pub(super) fn unbuilt(&self, rule: &str, configuration: &Configuration) -> Wanted {
-        let standing = match self.builds.status(&configuration.key) {
-            Some(status) => status.to_string(),
-            None => format!(
-                "its build is asked for when this machine checks in, while fewer than {OPEN_MAX} are"
-            ),
+    /// What a machine is told whose images were not made yet.
+    pub(super) fn unbuilt<'c>(
+        &self,
+        rule: &str,
+        configurations: impl Iterator<Item = &'c Configuration>,
+    ) -> Wanted {
+        let standing = |configuration: &Configuration| {
+            let standing = match self.builds.status(&configuration.key) {
+                Some(status) => status.to_string(),
+                None => format!(
+                    "its build is asked for when this machine checks in, while fewer than \
+                     {OPEN_MAX} are"
+                ),
+            };
+            format!("{} ({configuration}); {standing}", configuration.reference())
         };
-        let image = configuration.reference();
-        Wanted::Hold(format!("rule {rule:?} wants {image} ({configuration}); {standing}"))
+        let all: Vec<_> = configurations.map(standing).collect();
+        Wanted::Hold(format!("rule {rule:?} wants {}", all.join("; and ")))
+    }
+
+    /// How the images that recipes of this rule make for a machine are made.
+    fn plans(&self, rule: &Rule, facts: &Facts) -> Vec<Box<dyn Plan>> {
+        let plan = |member: &Member| match &member.source {
+            Source::Image(_) => None,
+            Source::Recipe { file, .. } => self.builds.plan(&self.policy.recipe(file), facts).ok(),
+        };
+        rule.outcome.members().filter_map(plan).collect()
     }
 
     /// Adds what recipes make for a machine with these facts to the rules that
@@ -69,11 +90,9 @@ impl Controller {
         facts: &Facts,
         traces: &mut [RuleTrace],
     ) -> Result<(), ControllerError> {
-        for (rule, trace) in policy.rules().iter().zip(traces) {
-            if let (Outcome::Recipe(outcome), true) = (&rule.outcome, trace.matched)
-                && let Ok(plan) = self.builds.plan(&self.policy.recipe(&outcome.recipe), facts)
-            {
-                trace.build = Some(self.trace_build(plan.configuration()).await?);
+        for (rule, trace) in policy.rules().iter().zip(traces).filter(|(_, trace)| trace.matched) {
+            for plan in self.plans(rule, facts) {
+                trace.builds.push(self.trace_build(plan.configuration()).await?);
             }
         }
         Ok(())
@@ -98,41 +117,23 @@ impl Controller {
         Ok(BuildTrace { configuration: configuration.clone(), reference, image, standing })
     }
 
-    /// Lets the build of what a machine with these facts would get be tried
-    /// again, if it failed.
+    /// Lets the builds of what a machine with these facts would get be tried
+    /// again, where they failed.
     pub(super) async fn forgive_build(
         &self,
         machine: &MachineId,
         facts: &Facts,
     ) -> Result<(), ControllerError> {
         let policy = self.policy.current();
-        let Some(Rule { outcome: Outcome::Recipe(outcome), .. }) = policy.decide(facts) else {
-            return Ok(());
-        };
-        let Ok(plan) = self.builds.plan(&self.policy.recipe(&outcome.recipe), facts) else {
-            return Ok(());
-        };
-        if self.builds.forgive(&plan.configuration().key).await? {
-            let image = plan.configuration().reference();
-            tracing::info!(%machine, %image, "a failed build is tried again");
+        let Some(rule) = policy.decide(facts) else { return Ok(()) };
+        for plan in self.plans(rule, facts) {
+            if self.builds.forgive(&plan.configuration().key).await? {
+                let image = plan.configuration().reference();
+                tracing::info!(%machine, %image, "a failed build is tried again");
+            }
         }
         Ok(())
     }
-}
-
-fn deploy(
-    rule: &Rule,
-    outcome: &RecipeOutcome,
-    configuration: &Configuration,
-    built: &Built,
-) -> Wanted {
-    Wanted::Deploy(Box::new(Target {
-        rule: rule.name.clone(),
-        reference: configuration.reference(),
-        image: built.image,
-        disk: outcome.disk.clone(),
-        start: outcome.start,
-    }))
 }
 
 fn failed(rule: &Rule, record: &Record) -> String {
@@ -154,7 +155,7 @@ fn failed(rule: &Rule, record: &Record) -> String {
     )
 }
 
-fn missing(rule: &Rule, configuration: &Configuration) -> String {
+fn not_built(rule: &Rule, configuration: &Configuration) -> String {
     format!(
         "rule {:?} wants {} ({configuration}), which was not built yet, and says that it is not to \
          be built: `missing = \"build\"` in the rule lets this server build it",

@@ -5,12 +5,13 @@ use wire::expr::Expr;
 use wire::{Facts, MachineId};
 
 use super::admin::{current, detail};
+use super::decide::Decision;
 use super::events::unknown_machine;
-use super::{Controller, ControllerError, Decision};
+use super::{Controller, ControllerError};
 use crate::db::machine::Machine;
 use crate::db::{Connection, machine, run};
 use crate::identity::Fingerprint;
-use crate::policy::{ImageOutcome, Outcome, Policy, Rule};
+use crate::policy::{ImageSet, Member, Outcome, Policy, Rule, Source};
 use crate::state::superseded;
 
 /// What stands for the rule in the runs of machines that an operator gave an image.
@@ -28,10 +29,11 @@ impl Controller {
         let Some(Deployment { reference, disk, start }) = deploy.cloned() else {
             return self.decide(policy, facts).await;
         };
-        let image = ImageOutcome { reference, disk, start };
-        let outcome = Outcome::Image(image.clone());
+        let system = Member { source: Source::Image(reference), disk };
+        let set = ImageSet { system, others: Vec::new(), start };
+        let outcome = Outcome::Images(set.clone());
         let rule = Rule { name: RULE.to_owned(), when: None, outcome };
-        Ok(self.image(&rule, &image).await?.into())
+        self.set(policy, &rule, &set, facts).await
     }
 
     /// Gives a machine an image whatever the policy says, or leaves it to the
@@ -87,7 +89,7 @@ impl Controller {
         machine::put_identifiers(c, id, &Fingerprint::new()).await?;
         let detail = detail(c, record).await?;
         transaction.commit().await?;
-        self.builds.leave(id);
+        self.builds.watch(&[], id, now).await?;
         self.announce();
         tracing::info!(machine = %id, "an operator retired the machine");
         Ok(detail)

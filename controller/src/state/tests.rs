@@ -1,16 +1,20 @@
 use proptest::prelude::*;
-use wire::{Bus, ReceiptState};
+use wire::{Bus, Digest, DiskChoice, ReceiptState};
 
 use super::*;
 
-fn target(image: u8) -> Target {
-    Target {
-        rule: "all".into(),
-        reference: format!("web:{image}").parse().unwrap(),
-        image: Digest([image; 32]),
-        disk: DiskChoice::default(),
-        start: Start::Kexec,
-    }
+fn image(image: u8, disk: DiskChoice) -> ImageOrder {
+    let reference = format!("web:{image}").parse().unwrap();
+    ImageOrder { image: Digest([image; 32]), reference, disk }
+}
+
+fn target(number: u8) -> Target {
+    let system = image(number, DiskChoice::default());
+    Target { rule: "all".into(), system, others: Vec::new(), start: Start::Kexec }
+}
+
+fn serial(serial: &str) -> DiskChoice {
+    DiskChoice { serial: Some(serial.into()), ..DiskChoice::default() }
 }
 
 /// A disk, and the image that its receipt tells of.
@@ -242,8 +246,7 @@ fn only_the_receipt_of_the_disk_that_the_rule_means_counts() {
         (vec![copied], false),
         (vec![grown], false),
     ];
-    let choice = DiskChoice { serial: Some("b".into()), ..DiskChoice::default() };
-    let wanted = Wanted::Deploy(Box::new(Target { disk: choice, ..target(1) }));
+    let wanted = Wanted::Deploy(Box::new(Target { system: image(1, serial("b")), ..target(1) }));
     for (disks, there) in table {
         let state = if there { RunState::AlreadyInstalled } else { RunState::Ordered };
         let changes = World::new().check_in("a", &disks, &wanted);
@@ -255,6 +258,52 @@ fn only_the_receipt_of_the_disk_that_the_rule_means_counts() {
         let run = world.check_in("b", &disks, &wanted).run.unwrap();
         assert_eq!((run.state, run.attempt), (state, if there { 1 } else { 2 }), "{disks:?}");
     }
+}
+
+#[test]
+fn a_set_is_there_when_each_of_its_images_is_on_a_disk_of_its_own() {
+    let wanted = |images: Vec<ImageOrder>| {
+        let mut images = images.into_iter();
+        let (system, others) = (images.next().unwrap(), images.collect());
+        Target { system, others, ..target(1) }
+    };
+    let any = DiskChoice::default;
+    let apart = wanted(vec![image(1, serial("a")), image(2, serial("b"))]);
+    let twice = wanted(vec![image(1, any()), image(1, serial("a"))]);
+    let table = [
+        (&apart, vec![disk("a", Some(1)), disk("b", Some(2))], true),
+        (&apart, vec![disk("a", Some(1)), disk("b", None)], false),
+        (&apart, vec![disk("a", Some(1))], false),
+        // Each is there, and on the other's disk.
+        (&apart, vec![disk("a", Some(2)), disk("b", Some(1))], false),
+        // One disk does not do for both, and whichever comes first.
+        (&twice, vec![disk("a", Some(1))], false),
+        (&twice, vec![disk("b", Some(1)), disk("c", Some(1))], false),
+        (&twice, vec![disk("a", Some(1)), disk("b", Some(1))], true),
+        (&twice, vec![disk("b", Some(1)), disk("a", Some(1))], true),
+    ];
+    for (target, disks, there) in table {
+        assert_eq!(installed(&disks, target), there, "{target} on {disks:?}");
+        let changes = World::new().check_in("a", &disks, &Wanted::Deploy(Box::new(target.clone())));
+        let state = if there { RunState::AlreadyInstalled } else { RunState::Ordered };
+        assert_eq!(changes.run.unwrap().state, state, "{target} on {disks:?}");
+        let Some(Order::Deploy(order)) = changes.order else { panic!("{target}") };
+        assert_eq!((&order.system, &order.others), (&target.system, &target.others));
+    }
+}
+
+#[test]
+fn a_set_that_changes_in_one_image_is_another_target() {
+    let mut world = World::new();
+    let set = |other: u8| {
+        let others = vec![image(other, serial("b"))];
+        Wanted::Deploy(Box::new(Target { others, ..target(1) }))
+    };
+    let first = world.check_in("a", &[], &set(2)).order;
+    assert_eq!(world.check_in("a", &[], &set(2)).order, first);
+    let changes = world.check_in("a", &[], &set(3));
+    let cause = "web:1, web:2 was no longer wanted: rule \"all\" now says web:1, web:3";
+    assert_eq!(changes.closed.unwrap().cause.as_deref(), Some(cause));
 }
 
 #[test]
@@ -393,9 +442,8 @@ fn check(world: &World, act: &Act, changes: &Changes) -> Result<(), TestCaseErro
             // No machine is ever told to deploy what no rule gives it.
             (Some(Order::Deploy(order)), Wanted::Deploy(target)) => {
                 prop_assert_eq!(world.held.as_ref(), None);
-                prop_assert_eq!(order.system.image, target.image);
-                prop_assert_eq!(&order.system.reference, &target.reference);
-                prop_assert_eq!(&order.system.disk, &target.disk);
+                prop_assert_eq!(&order.system, &target.system);
+                prop_assert_eq!(&order.others, &target.others);
                 let run = changes.run.as_ref().unwrap();
                 prop_assert_eq!((&order.run, order.attempt), (&run.id, run.attempt));
                 prop_assert_eq!(&run.boot, &boot.to_string());

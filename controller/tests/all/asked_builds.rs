@@ -79,7 +79,7 @@ async fn an_answer_decides_the_rule_and_what_its_recipe_makes() {
     let answer = why.questions[0].answer.as_ref().unwrap();
     assert_eq!((answer.value.as_str(), answer.source), ("web", AnswerSource::Console));
     assert_eq!(why.winner.as_deref(), Some("asked"));
-    let build = why.rules[1].build.as_ref().unwrap();
+    let build = &why.rules[1].builds[0];
     assert_eq!(build.image, Some(web_image));
     assert_eq!(build.configuration.facts["answer.role"], Some(FactValue::Text("web".into())));
     web.restart();

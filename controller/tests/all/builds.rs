@@ -47,7 +47,7 @@ start = "reboot"
 "#;
 
 /// Looks again until something is so: builds go on beside the test.
-async fn until(what: &str, so: impl AsyncFn() -> bool) {
+pub async fn until(what: &str, so: impl AsyncFn() -> bool) {
     for _ in 0..2000 {
         if so().await {
             return;
@@ -416,9 +416,9 @@ async fn why_shows_the_key_and_whether_the_image_is_there() {
     let id = agent.machine.clone().unwrap();
     let made = async || {
         let rules = world.controller.why(&id).await.unwrap().rules;
-        assert!(rules[..5].iter().all(|rule| rule.build.is_none()), "{rules:?}");
+        assert!(rules[..5].iter().all(|rule| rule.builds.is_empty()), "{rules:?}");
         assert_eq!(rules[5].outcome, "recipe a.toml");
-        rules[5].build.clone().unwrap()
+        rules[5].builds[0].clone()
     };
     until("a stage", async || made().await.standing.starts_with("it is being built: base")).await;
     let expected = world.workshop.configuration("a.toml", &facts(&agent, None));

@@ -231,16 +231,9 @@ impl Agent {
 
     pub fn asks(&self) -> CheckIn {
         let mut inventory = self.inventory.clone();
-        inventory.disks[0].receipt = self.receipt.map(|image| Receipt {
-            version: Receipt::VERSION,
-            state: ReceiptState::Installed,
-            image,
-            reference: "any".parse().unwrap(),
-            run: "r-1".parse().unwrap(),
-            machine: "m-1".parse().unwrap(),
-            disk: None,
-            disk_bytes: 8 << 30,
-        });
+        let disk = inventory.disks[0].serial.clone();
+        inventory.disks[0].receipt =
+            self.receipt.map(|image| Receipt { disk, ..receipt("", image) });
         let (boot, agent) = (self.boot_name(), "0.1.0".to_owned());
         let (version, answers) = (wire::api::VERSION, self.answers.clone());
         CheckIn { version, boot, agent, inventory, answers }
@@ -268,6 +261,30 @@ impl Agent {
         let machine = self.machine.clone().expect("checked in before it reports");
         EventBatch { machine, boot: self.boot_name(), events }
     }
+}
+
+/// The receipt of an image on the disk with this serial number.
+pub fn receipt(serial: &str, image: Digest) -> Receipt {
+    Receipt {
+        version: Receipt::VERSION,
+        state: ReceiptState::Installed,
+        image,
+        reference: "any".parse().unwrap(),
+        run: "r-1".parse().unwrap(),
+        machine: "m-1".parse().unwrap(),
+        disk: Some(serial.to_owned()),
+        disk_bytes: 8 << 30,
+    }
+}
+
+/// A disk for the system, and one for something else.
+pub fn two_disks() -> Vec<Disk> {
+    let disk = |serial: &str| Disk {
+        size_bytes: 8 << 30,
+        serial: Some(serial.to_owned()),
+        ..Disk::default()
+    };
+    vec![disk("S"), disk("D")]
 }
 
 pub fn started(step: Step) -> EventKind {

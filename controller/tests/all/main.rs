@@ -18,5 +18,6 @@ mod lost;
 mod policy;
 mod restart;
 mod runs;
+mod sets;
 mod steer;
 mod workshop;

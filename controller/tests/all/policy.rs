@@ -1,7 +1,7 @@
 //! Policy files, right and wrong.
 
 use controller::Policy;
-use controller::policy::{Missing, Outcome, RecipeOutcome};
+use controller::policy::{ImageSet, Member, Missing, Outcome, Source};
 use wire::{DiskChoice, FactValue, Facts, Start};
 
 fn facts(pairs: &[(&str, &str)]) -> Facts {
@@ -40,16 +40,16 @@ fn the_first_rule_that_matches_decides_and_why_shows_all() {
         "#,
     )
     .unwrap();
-    let Outcome::Image(image) = &policy.rules()[0].outcome else { panic!() };
-    assert_eq!(image.reference.to_string(), "web:stable");
-    assert_eq!(image.start, Start::PowerOff);
+    let Outcome::Images(set) = &policy.rules()[0].outcome else { panic!() };
+    assert_eq!((set.start, &set.others), (Start::PowerOff, &vec![]));
+    assert_eq!(set.system.source, Source::Image("web:stable".parse().unwrap()));
     let disk = DiskChoice {
         model: Some("PERC".into()),
         size_bytes_min: Some(100 << 30),
         size_bytes_max: Some(2_000_000_000_000),
         ..DiskChoice::default()
     };
-    assert_eq!(image.disk, disk);
+    assert_eq!(set.system.disk, disk);
 
     let table = [
         (facts(&[("system.manufacturer", "Dell Inc."), ("label.role", "web")]), "dell web"),
@@ -104,7 +104,7 @@ fn every_problem_is_told_with_its_place_and_what_is_allowed() {
         ),
         (
             "[[rule]]\nname = 'a'",
-            "1:1: this rule says nothing: add one of image, recipe, hold or fail",
+            "1:1: this rule says nothing: add one of image, recipe, set, hold or fail",
         ),
         ("[[rule]]\nhold = 'x'", "1:1: this rule has no name: add name = \"…\""),
         ("[[rule]]\nname = ''\nhold = 'x'", "2:8: name is empty"),
@@ -119,15 +119,15 @@ fn every_problem_is_told_with_its_place_and_what_is_allowed() {
         ),
         (
             "[[rule]]\nname = 'a'\nimgae = 'x'\nhold = 'x'",
-            "3:1: unknown key \"imgae\": did you mean image? a rule has name, when, image, recipe, missing, disk, start, hold, fail",
+            "3:1: unknown key \"imgae\": did you mean image? a rule has name, when, image, recipe, set, missing, disk, start, hold, fail",
         ),
         (
             "[[rule]]\nname = 'a'\nscript = 'x'\nhold = 'x'",
-            "3:1: unknown key \"script\": a rule has name, when, image, recipe, missing, disk, start, hold, fail",
+            "3:1: unknown key \"script\": a rule has name, when, image, recipe, set, missing, disk, start, hold, fail",
         ),
         (
             "[[rule]]\nname = 'a'\nhold = 'x'\nstart = 'kexec'",
-            "4:9: start goes with image or recipe, not with hold",
+            "4:9: start goes with image, recipe or set, not with hold",
         ),
         (
             "[[rule]]\nname = 'a'\nimage = 'x'\nmissing = 'hold'",
@@ -225,20 +225,90 @@ fn a_rule_may_name_a_recipe_with_all_that_goes_with_an_image() {
     )
     .unwrap();
     let outcomes: Vec<_> = policy.rules().iter().map(|rule| rule.outcome.clone()).collect();
-    let plain = RecipeOutcome {
-        recipe: "recipes/a.toml".into(),
-        missing: Missing::Build,
-        disk: DiskChoice::default(),
-        start: Start::Kexec,
+    let one = |file: &str, missing, disk, start| {
+        let system = Member { source: Source::Recipe { file: file.into(), missing }, disk };
+        Outcome::Images(ImageSet { system, others: vec![], start })
     };
-    let full = RecipeOutcome {
-        recipe: "/b.toml".into(),
-        missing: Missing::Fail,
-        disk: DiskChoice { model: Some("x".into()), ..DiskChoice::default() },
-        start: Start::Reboot,
-    };
+    let disk = DiskChoice { model: Some("x".into()), ..DiskChoice::default() };
+    let plain = one("recipes/a.toml", Missing::Build, DiskChoice::default(), Start::Kexec);
+    let full = one("/b.toml", Missing::Fail, disk, Start::Reboot);
     assert_eq!(outcomes[0].to_string(), "recipe recipes/a.toml");
-    assert_eq!(outcomes, [Outcome::Recipe(plain), Outcome::Recipe(full)]);
+    assert_eq!(outcomes, [plain, full]);
+}
+
+#[test]
+fn a_rule_may_give_several_images_each_with_a_disk() {
+    let policy = Policy::parse(
+        "[[rule]]\nname = 'a'\nstart = 'reboot'\nset = [\n\
+         { image = 'lab/system:1', disk = { size-max = '100 GB' } },\n\
+         { recipe = 'data.toml', missing = 'hold', disk = { serial = 'X' } },\n\
+         { image = 'more' },\n]\n",
+    )
+    .unwrap();
+    let Outcome::Images(set) = &policy.rules()[0].outcome else { panic!() };
+    assert_eq!(set.to_string(), "set of image lab/system:1, recipe data.toml, image more");
+    assert_eq!(set.start, Start::Reboot);
+    let recipe = Source::Recipe { file: "data.toml".into(), missing: Missing::Hold };
+    let sources: Vec<_> = set.members().map(|member| member.source.clone()).collect();
+    let image = |name: &str| Source::Image(name.parse().unwrap());
+    assert_eq!(sources, [image("lab/system:1"), recipe, image("more")]);
+    let disks: Vec<_> = set.members().map(|member| member.disk.clone()).collect();
+    let small = DiskChoice { size_bytes_max: Some(100_000_000_000), ..DiskChoice::default() };
+    let serial = DiskChoice { serial: Some("X".into()), ..DiskChoice::default() };
+    assert_eq!(disks, [small, serial, DiskChoice::default()]);
+}
+
+#[test]
+fn every_problem_of_a_set_is_told_with_its_place() {
+    let many = vec!["{ image = 'x' }"; 17].join(", ");
+    let table = [
+        ("set = 4", "3:7: set is a list of tables, such as [{ image = \"…\", disk = {…} }, …]"),
+        ("set = []", "3:7: the set is empty: name its images, or leave it out"),
+        (
+            "set = [{ image = 'x' }]",
+            "3:7: a set of one: write image = or recipe = in the rule instead of set",
+        ),
+        (&format!("set = [{many}]"), "3:7: too many images in a set: 16 are most"),
+        (
+            "set = ['x', { image = 'y' }]",
+            "3:8: an image of a set is a table of image, recipe, missing, disk",
+        ),
+        (
+            "set = [{ imgae = 'x' }, { image = 'y', start = 'kexec' }]",
+            "3:8: this image of a set says nothing: add one of image or recipe\n\
+             3:10: unknown key \"imgae\": did you mean image? an image of a set has image, recipe, missing, disk\n\
+             3:40: unknown key \"start\": an image of a set has image, recipe, missing, disk",
+        ),
+        (
+            "set = [{ image = 'x', recipe = 'y' }, { image = 'z' }]",
+            "3:8: this image of a set has image and recipe: leave only one",
+        ),
+        (
+            "set = [{ image = 'x', missing = 'hold' }, { image = 'X', disk = { serial = 'a' } }]",
+            "3:33: missing goes with recipe, not with image\n\
+             3:53: \"X\" is not an image name: use lower-case letters, digits, '.', '_', '-' and '/' (at most 255), starting each part with a letter or digit",
+        ),
+        (
+            "set = [{ image = 'x' }, { image = 'y', disk = { serial = 'a' } }, { image = 'z' }]",
+            "3:67: image 1 and this one say nothing of their disks: say which disk each goes to, as in disk = { serial = \"…\" }",
+        ),
+        (
+            "set = [{ image = 'x', disk = { size-min = 1000 } }, { image = 'y', disk = { size-min = '1 kB' } }]",
+            "3:53: image 1 and this one go to the same disk: each needs one of its own",
+        ),
+        (
+            "set = [{ image = 'x' }, { image = 'y', disk = { serial = 'a' } }]\ndisk = { serial = 'b' }\nmissing = 'hold'",
+            "4:8: disk goes with image or recipe, not with set: each of its images has its own\n\
+             5:11: missing goes with recipe, not with set: each of its images has its own",
+        ),
+        (
+            "set = [{ image = 'x' }, { image = 'y', disk = { serial = 'a' } }]\nimage = 'z'",
+            "1:1: this rule has image and set: leave only one",
+        ),
+    ];
+    for (lines, expected) in table {
+        assert_eq!(problems(&format!("[[rule]]\nname = 'a'\n{lines}")), expected, "{lines}");
+    }
 }
 
 #[test]
@@ -279,8 +349,8 @@ proptest::proptest! {
 
     #[test]
     fn no_values_panic(
-        key in "name|when|image|recipe|missing|disk|start|hold|fail|x",
-        value in r#"[0-9]{1,3}|"[a-z= "\\]{0,8}"|\{ *\}|\[\]|true|'[^']{0,8}'"#,
+        key in "name|when|image|recipe|set|missing|disk|start|hold|fail|x",
+        value in r#"[0-9]{1,3}|"[a-z= "\\]{0,8}"|\{ *\}|\[(\{ *\}|\{ image = 'x' \}|4|, ){0,4}\]|true|'[^']{0,8}'"#,
     ) {
         let text = format!("[[rule]]\n{key} = {value}\n");
         for problem in Policy::check(&text, &|_| Ok(vec![])).problems {

@@ -23,13 +23,13 @@ async fn an_operators_image_goes_before_the_policy_until_it_is_taken_back() {
     let mut world = World::new().await;
     let (mut agent, mut other) = (Agent::new(1), Agent::new(2));
     let first = deploy(&world.check_in(&mut agent).await);
-    assert_eq!(first.image, Digest([1; 32]));
+    assert_eq!(first.system.image, Digest([1; 32]));
     let id = agent.machine.clone().unwrap();
     let told = world.controller.deploy(&id, &gives("web:2")).await.unwrap();
     assert_eq!(told.deploy.unwrap().reference.to_string(), "web:2");
 
     let second = deploy(&world.check_in(&mut agent).await);
-    assert_eq!((second.image, second.start), (Digest([2; 32]), Start::PowerOff));
+    assert_eq!((second.system.image, second.start), (Digest([2; 32]), Start::PowerOff));
     assert_ne!(second.run, first.run);
     let before = world.controller.run(&first.run).await.unwrap();
     assert_eq!(before.summary.state, RunState::Superseded);
@@ -38,12 +38,12 @@ async fn an_operators_image_goes_before_the_policy_until_it_is_taken_back() {
     assert_eq!((why.winner.as_deref(), why.deploy.is_some()), (Some("rest"), true));
     assert!(why.order.starts_with("deploy web:2"), "{}", why.order);
     // Nobody else, and nothing forgotten.
-    assert_eq!(deploy(&world.check_in(&mut other).await).image, Digest([1; 32]));
+    assert_eq!(deploy(&world.check_in(&mut other).await).system.image, Digest([1; 32]));
     world.restart().await;
     assert_eq!(deploy(&world.check_in(&mut agent).await), second);
 
     world.controller.deploy(&id, &DeployRequest::default()).await.unwrap();
-    assert_eq!(deploy(&world.check_in(&mut agent).await).image, Digest([1; 32]));
+    assert_eq!(deploy(&world.check_in(&mut agent).await).system.image, Digest([1; 32]));
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_hold_goes_before_an_operators_image_and_what_is_not_there_is_refused(
     world.controller.hold(&id, &HoldRequest { reason: "fan".into() }).await.unwrap();
     assert!(matches!(world.check_in(&mut agent).await.order, Order::Hold(_)));
     world.controller.release(&id, world.now).await.unwrap();
-    assert_eq!(deploy(&world.check_in(&mut agent).await).image, Digest([2; 32]));
+    assert_eq!(deploy(&world.check_in(&mut agent).await).system.image, Digest([2; 32]));
     // The image goes: the machine waits for it, as it would for a rule's.
     world.images.0.lock().unwrap().remove("web:2");
     agent.restart();

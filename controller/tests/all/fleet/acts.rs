@@ -19,7 +19,10 @@ pub fn fate() -> impl Strategy<Value = Fate> {
 pub fn gives() -> impl Strategy<Value = Gives> {
     let start = prop_oneof![Just(Start::Kexec), Just(Start::Reboot), Just(Start::PowerOff)];
     prop_oneof![
-        6 => (0..IMAGES.len(), start).prop_map(|(image, start)| Gives::Image(image, start)),
+        4 => (0..IMAGES.len(), start.clone())
+            .prop_map(|(image, start)| Gives::Image(image, start)),
+        2 => ([0..IMAGES.len(), 0..IMAGES.len()], start)
+            .prop_map(|(images, start)| Gives::Set(images, start)),
         1 => Just(Gives::Hold),
         1 => Just(Gives::Fail),
     ]

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 
 use wire::api::{CheckedIn, EventBatch};
-use wire::{DeployOrder, Event, EventKind, Outcome, RunId, Step};
+use wire::{DeployOrder, Digest, Event, EventKind, Outcome, RunId, Step};
 
-use super::rules::{MAKERS, Traits};
+use super::rules::{DISKS, MAKERS, Traits};
 use super::site::Expected;
-use crate::common::{Agent, ended, failed, started};
+use crate::common::{Agent, ended, failed, receipt, started, two_disks};
 
 const STEPS: [Step; 5] = [Step::Plan, Step::Transfer, Step::Verify, Step::Seal, Step::Start];
 
@@ -52,6 +52,7 @@ impl Machine {
         let maker = usize::try_from(number % 2).unwrap();
         let memory_gib = if number % 4 < 2 { 8 } else { 64 };
         agent.inventory.system.manufacturer = Some(MAKERS[maker].to_owned());
+        agent.inventory.disks = two_disks();
         agent.inventory.memory.usable_bytes = Some(memory_gib << 30);
         Machine {
             agent,
@@ -65,6 +66,12 @@ impl Machine {
         }
     }
 
+    /// What its disks have.
+    pub fn installed(&self) -> [Option<Digest>; 2] {
+        let other = self.agent.inventory.disks[1].receipt.as_ref();
+        [self.agent.receipt, other.map(|receipt| receipt.image)]
+    }
+
     /// Off and on: what was not acknowledged is gone.
     pub fn reboot(&mut self) {
         self.agent.restart();
@@ -74,7 +81,7 @@ impl Machine {
 
     /// Begins to carry an order out.
     pub fn obey(&mut self, order: &DeployOrder) {
-        let there = self.agent.receipt == Some(order.system.image);
+        let there = order.images().zip(self.installed()).all(|(i, there)| there == Some(i.image));
         let skipped = Outcome::Skipped { reason: "it is there".to_owned() };
         let script = match there {
             false => STEPS.iter().flat_map(|s| [started(*s), ended(*s, Outcome::Done)]).collect(),
@@ -105,9 +112,15 @@ impl Machine {
         let kinds: Vec<_> = script.drain(..self.batch.min(script.len())).collect();
         for kind in &kinds {
             match kind {
-                EventKind::StepStarted { step: Step::Transfer } => self.agent.receipt = None,
+                EventKind::StepStarted { step: Step::Transfer } => {
+                    for (n, _) in order.images().enumerate() {
+                        put(&mut self.agent, n, None);
+                    }
+                }
                 EventKind::StepEnded { step: Step::Seal, outcome: Outcome::Done, .. } => {
-                    self.agent.receipt = Some(order.system.image);
+                    for (n, image) in order.images().enumerate() {
+                        put(&mut self.agent, n, Some(image.image));
+                    }
                 }
                 _ => {}
             }
@@ -144,5 +157,13 @@ impl Machine {
                 _ => self.doing = Doing::Over,
             }
         }
+    }
+}
+
+/// From now on a disk has this.
+fn put(agent: &mut Agent, disk: usize, image: Option<Digest>) {
+    match disk {
+        0 => agent.receipt = image,
+        _ => agent.inventory.disks[disk].receipt = image.map(|image| receipt(DISKS[disk], image)),
     }
 }

@@ -9,6 +9,9 @@ pub const ROLES: [&str; 2] = ["web", "db"];
 pub const MAKERS: [&str; 2] = ["Acme", "Bolt"];
 pub const IMAGES: [&str; 3] = ["web:1", "db:1", "base:1"];
 
+/// The serial numbers of each machine's disks.
+pub const DISKS: [&str; 2] = ["S", "D"];
+
 /// What rules look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traits {
@@ -30,8 +33,10 @@ pub enum When {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gives {
-    /// One of [`IMAGES`].
+    /// One of [`IMAGES`] on the first disk.
     Image(usize, Start),
+    /// And another one on the second.
+    Set([usize; 2], Start),
     Hold,
     Fail,
 }
@@ -72,11 +77,11 @@ impl When {
 impl Rules {
     /// Each subset of the fleet gets an image of its own, and nobody waits.
     pub fn for_all() -> Rules {
-        let rule = |when, image, start| Rule { when, gives: Gives::Image(image, start) };
+        let rule = |when, gives| Rule { when, gives };
         Rules(vec![
-            rule(Some(When::Role(0)), 0, Start::Kexec),
-            rule(Some(When::Memory(32)), 1, Start::Reboot),
-            rule(None, 2, Start::Kexec),
+            rule(Some(When::Role(0)), Gives::Image(0, Start::Kexec)),
+            rule(Some(When::Memory(32)), Gives::Set([1, 2], Start::Reboot)),
+            rule(None, Gives::Image(2, Start::Kexec)),
         ])
     }
 
@@ -98,7 +103,17 @@ impl Rules {
             let outcome = match gives {
                 Gives::Image(image, start) => {
                     let start = serde_json::to_string(start).unwrap();
-                    format!("image = \"{}\"\nstart = {start}", IMAGES[*image])
+                    let disk = "disk = { serial = \"S\" }";
+                    format!("image = \"{}\"\n{disk}\nstart = {start}", IMAGES[*image])
+                }
+                Gives::Set(images, start) => {
+                    let start = serde_json::to_string(start).unwrap();
+                    let member = |(image, serial): (&usize, &str)| {
+                        let image = IMAGES[*image];
+                        format!("{{ image = \"{image}\", disk = {{ serial = \"{serial}\" }} }}")
+                    };
+                    let members: Vec<_> = images.iter().zip(DISKS).map(member).collect();
+                    format!("set = [{}]\nstart = {start}", members.join(", "))
                 }
                 Gives::Hold => "hold = \"wait\"".to_owned(),
                 Gives::Fail => "fail = \"no\"".to_owned(),

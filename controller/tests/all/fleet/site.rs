@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use wire::admin::{HoldRequest, LIST_MAX, LabelChange, MachineState, RunState};
 use wire::api::CheckedIn;
-use wire::{Digest, DiskChoice, Order, Start};
+use wire::{Digest, DiskChoice, ImageOrder, Order, Start};
 
 use super::machine::{Doing, Machine, Told};
-use super::rules::{Gives, IMAGES, ROLES, Rules};
+use super::rules::{DISKS, Gives, IMAGES, ROLES, Rules};
 use crate::common::World;
 
 /// What becomes of a call.
@@ -45,7 +45,7 @@ pub enum Act {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
     Wait,
-    Deploy { rule: String, reference: String, image: Digest, start: Start },
+    Deploy { rule: String, images: Vec<ImageOrder>, start: Start },
 }
 
 pub struct Site {
@@ -130,14 +130,19 @@ impl Site {
     /// What a machine is to be told now.
     fn expected(&self, n: usize) -> Expected {
         let machine = &self.machines[n];
-        match self.rules.give(machine.traits) {
-            Some((rule, Gives::Image(image, start))) if !machine.held => {
-                let reference = IMAGES[image].to_owned();
-                match self.images.get(&image) {
-                    Some(image) => Expected::Deploy { rule, reference, image: *image, start },
-                    None => Expected::Wait,
-                }
-            }
+        let (rule, images, start) = match self.rules.give(machine.traits) {
+            Some((rule, Gives::Image(image, start))) => (rule, vec![image], start),
+            Some((rule, Gives::Set(images, start))) => (rule, images.to_vec(), start),
+            _ => return Expected::Wait,
+        };
+        let order = |(image, serial): (&usize, &str)| {
+            let disk = DiskChoice { serial: Some(serial.to_owned()), ..DiskChoice::default() };
+            let reference = IMAGES[*image].parse().unwrap();
+            Some(ImageOrder { image: *self.images.get(image)?, reference, disk })
+        };
+        let images: Option<Vec<_>> = images.iter().zip(DISKS).map(order).collect();
+        match images {
+            Some(images) if !machine.held => Expected::Deploy { rule, images, start },
             _ => Expected::Wait,
         }
     }
@@ -157,20 +162,21 @@ impl Site {
         let controller = &self.world.controller;
         match (expected, &answer.order) {
             (Expected::Wait, Order::Hold(_)) => {}
-            (Expected::Deploy { rule, reference, image, start }, Order::Deploy(order)) => {
-                assert_eq!((order.system.image, order.start), (*image, *start));
-                assert_eq!(order.system.reference.to_string(), *reference);
-                assert_eq!(order.system.disk, DiskChoice::default());
+            (Expected::Deploy { rule, images, start }, Order::Deploy(order)) => {
+                assert_eq!(order.images().cloned().collect::<Vec<_>>(), *images);
+                assert_eq!(order.start, *start);
                 let run = controller.run(&order.run).await.unwrap().summary;
                 assert_eq!((&run.rule, &run.machine), (rule, &answer.machine));
                 assert_eq!(run.attempt, order.attempt);
             }
-            (Expected::Deploy { image, .. }, Order::Hold(hold)) => {
+            (Expected::Deploy { images, .. }, Order::Hold(hold)) => {
                 let detail = controller.machine(&answer.machine).await.unwrap();
                 let run =
                     detail.runs.iter().find(|run| Some(&run.id) == detail.summary.run.as_ref());
                 let run = run.unwrap();
-                assert_eq!((run.state, run.attempt, run.image), (RunState::Failed, 3, *image));
+                let first = images[0].image;
+                assert_eq!((run.state, run.attempt, run.image), (RunState::Failed, 3, first));
+                assert_eq!(run.others, images[1..]);
                 assert!(hold.reason.contains("failed 3 times"), "{hold:?}");
             }
             (_, order) => panic!("no rule gives machine {n} {order:?}; it gets {expected:?}"),
@@ -237,8 +243,10 @@ impl Site {
     pub async fn conclude(&self) {
         for n in 0..self.machines.len() {
             let machine = &self.machines[n];
-            let Expected::Deploy { image, .. } = self.expected(n) else { panic!("{n} waits") };
-            assert_eq!(machine.agent.receipt, Some(image), "machine {n}");
+            let Expected::Deploy { images, .. } = self.expected(n) else { panic!("{n} waits") };
+            for (image, there) in images.iter().zip(machine.installed()) {
+                assert_eq!(there, Some(image.image), "machine {n}");
+            }
             let id = machine.agent.machine.as_ref().unwrap();
             let detail = self.world.controller.machine(id).await.unwrap();
             assert_eq!(detail.summary.state, MachineState::Installed, "machine {n}");
@@ -262,7 +270,8 @@ impl Site {
             let detail = self.world.controller.machine(id).await.unwrap();
             story.push(format!("{:?} {:?}", detail.summary.state, detail.summary.labels));
             let runs = detail.runs.iter().map(|run| {
-                format!("{} {} {:?} {}", run.rule, run.reference, run.state, run.attempt)
+                let others = run.others.len();
+                format!("{} {} +{others} {:?} {}", run.rule, run.reference, run.state, run.attempt)
             });
             story.extend(runs);
             let told = machine.journal.iter();
