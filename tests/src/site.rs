@@ -83,6 +83,12 @@ impl Site {
         Ok(())
     }
 
+    /// The server takes uploads from its next start on.
+    pub fn takes_uploads(&self) -> Result<()> {
+        let config = std::fs::read_to_string(self.path("ingot.toml"))?;
+        self.write("ingot.toml", &config.replace("[store]\n", "[store]\nuploads = true\n"))
+    }
+
     /// Starts the server and waits until it answers.
     pub fn serve(&mut self) -> Result<()> {
         let mut command = self.net.command(&self.product.ingot);
@@ -167,11 +173,18 @@ impl Site {
     /// Bytes that left the server as answers of this route since its start; image
     /// content is `/v1/packs/{pack}`.
     pub fn sent_bytes(&self, route: &str) -> Result<u64> {
+        self.count(|line| line.starts_with("ingot_http_sent_bytes") && line.contains(route))
+    }
+
+    /// What the server counted since its start, by the name of the count.
+    pub fn metric(&self, name: &str) -> Result<u64> {
+        self.count(|line| line.split([' ', '{']).next() == Some(name))
+    }
+
+    fn count(&self, is_it: impl Fn(&str) -> bool) -> Result<u64> {
         let (_, text) = self.net.http_get(&format!("{}/metrics", self.url()))?;
         let text = String::from_utf8_lossy(&text).into_owned();
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("ingot_http_sent_bytes") && line.contains(route));
+        let line = text.lines().find(|line| is_it(line));
         let value = line.and_then(|line| line.rsplit(' ').next()).unwrap_or("0");
         value.parse().with_context(|| format!("no number in {line:?}"))
     }

@@ -79,3 +79,64 @@ fn an_unknown_configuration_is_built_installed_and_booted_and_the_next_machine_g
     ensure!(!waited, "the second machine waited for what was there");
     Ok(())
 }
+
+/// What the server makes of it is the base; the rest is up to the machine.
+const ON_TARGET: &str = r#"
+recipe = "grown"
+uses = ["system.manufacturer"]
+script = 'echo "the base" > /etc/issue'
+
+[base]
+distro = "debian/bookworm"
+packages = ["linux-image-cloud-amd64"]
+
+[target]
+script = """
+product=$(cat /sys/class/dmi/id/product_name)
+echo "grown on $product of $INGOT_SYSTEM_MANUFACTURER" > /etc/issue
+grep -q ' / ext4 ' /proc/mounts
+echo "this is $product"
+"""
+"#;
+
+const ON_TARGET_POLICY: &str = "[[rule]]\nname = \"any\"\nrecipe = \"grown.toml\"\n\
+                                missing = \"on-target\"\nstart = \"kexec\"\n";
+
+/// Bytes that the upload of the captured image may have at most: the script
+/// changed a file, and of its base, with hundreds of megabytes, nothing travels again.
+const UPLOAD_MAX: u64 = 16 << 20;
+
+#[test]
+fn an_image_is_made_on_a_machine_captured_and_the_next_machine_gets_it() -> Result<()> {
+    let mut scene = site()?;
+    scene.site.takes_uploads()?;
+    std::fs::write(scene.site.path("grown.toml"), ON_TARGET)?;
+    scene.site.policy(ON_TARGET_POLICY)?;
+    scene.site.serve()?;
+    let login = |machine: &VmRun| -> Result<()> {
+        machine.console().wait_for("grown on maker of Ingot Test", BOOT_PATIENCE)?;
+        machine.console().wait_for("grown login:", BOOT_PATIENCE)?;
+        Ok(())
+    };
+    let mac = "52:54:00:1a:60:82";
+    let maker = scene.site.machine("maker", Firmware::Bios, mac, DISK_BYTES)?.start()?;
+    maker.console().wait_for("this is maker", BOOT_PATIENCE)?;
+    login(&maker)?;
+    drop(maker);
+    let runs = scene.site.runs()?;
+    ensure!(runs.len() == 2, "one that makes it, one that installs it: {runs:#?}");
+    ensure!(runs.iter().all(|run| run["state"] == "succeeded"), "{runs:#?}");
+    let made = &runs[0];
+    let reference = made["reference"].as_str().context("no reference")?;
+    ensure!(reference.starts_with("built/grown:"), "{made:#}");
+    let sent = scene.site.metric("ingot_store_upload_bytes_total")?;
+    ensure!((1..UPLOAD_MAX).contains(&sent), "{sent} bytes were uploaded");
+
+    let mac = "52:54:00:1a:60:83";
+    let next = scene.site.machine("next", Firmware::Bios, mac, DISK_BYTES)?.start()?;
+    login(&next)?;
+    let after = scene.site.runs()?;
+    ensure!(after.len() == 3 && after[0]["image"] == made["image"], "{after:#?}");
+    ensure!(scene.site.metric("ingot_store_upload_bytes_total")? == sent, "it was made again");
+    Ok(())
+}

@@ -7,4 +7,5 @@ mod demand;
 mod fleet;
 mod install;
 mod serve;
+mod sets;
 mod support;
