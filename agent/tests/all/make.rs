@@ -165,6 +165,7 @@ mod as_root {
         let there = Machine::new();
         let server = Server::start(&[]);
         let script = "test \"$INGOT_FACT_PCI_MODALIAS\" = pci:v1\n\
+                      grep -q 10.9.8.7 /etc/resolv.conf\n\
                       echo for $INGOT_RECIPE > /etc/driver\n\
                       echo data > /srv/data\n\
                       echo scratch > /tmp/scratch; echo scratch > /run/scratch\n\
@@ -219,6 +220,11 @@ mod as_root {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("base");
         system::disk(folder.path(), &source);
+        // Name servers of its own, which are covered and come back.
+        let file = folder.path().join("resolv.conf");
+        fs::write(&file, "nameserver 10.0.0.1\n").unwrap();
+        debugfs(&source, ROOT, "rm /etc/resolv.conf");
+        debugfs(&source, ROOT, &format!("write {} /etc/resolv.conf", file.display()));
         let base = store.import(&source, system::options());
         let there = Machine::new();
         let server = Server::start(&[]);
@@ -227,7 +233,7 @@ mod as_root {
             make(
                 base,
                 1,
-                "setsid sleep 1000 > /srv/log & echo broken > /etc/fstab; echo why; exit 7",
+                "setsid sleep 1000 > /srv/log & echo broken > /etc/fstab; cat /etc/resolv.conf; exit 7",
             ),
             make(base, 2, "grep -q PARTUUID /etc/fstab && rm /vmlinuz"),
         ];
@@ -248,7 +254,7 @@ mod as_root {
             [Step::Script, Step::Capture]
         );
         assert!(
-            failed[0].1.contains("exit status: 7") && failed[0].1.contains("why"),
+            failed[0].1.contains("exit status: 7") && failed[0].1.contains("nameserver 10.9.8.7"),
             "{failed:?}"
         );
         assert!(failed[1].1.contains("/vmlinuz"), "{failed:?}");
