@@ -37,10 +37,11 @@ mod as_root {
         }
     }
 
-    /// A machine whose disk is a file, with its partitions as devices, larger than the image.
+    /// A machine whose disk is larger than the image, with its partitions: devices over one
+    /// file, each of which the kernel caches for itself.
     struct Machine {
         root: tempfile::TempDir,
-        _partitions: Vec<Loop>,
+        _devices: Vec<Loop>,
     }
 
     impl Machine {
@@ -48,8 +49,11 @@ mod as_root {
             let root = tempfile::tempdir().unwrap();
             let bytes = usize::try_from(system::BYTES).unwrap() + (9 << 20);
             add_disk(root.path(), "vda", "S-1", &vec![0x5a; bytes]);
-            let disk = root.path().join("dev/vda");
-            let devices = PARTITIONS.map(|place| Loop::over(&disk, place));
+            let (disk, file) = (root.path().join("dev/vda"), root.path().join("medium"));
+            fs::rename(&disk, &file).unwrap();
+            let whole = Loop::over(&file, (0, bytes as u64));
+            symlink(&whole.0, &disk).unwrap();
+            let mut devices = Vec::from(PARTITIONS.map(|place| Loop::over(&file, place)));
             for ((number, (start, bytes)), device) in (1..).zip(PARTITIONS).zip(&devices) {
                 let name = format!("vda{number}");
                 let folder = root.path().join("sys/block/vda").join(&name);
@@ -65,7 +69,8 @@ mod as_root {
             // What the kernel knows: no module is loaded into that of whoever runs the tests.
             let known = fs::read_to_string("/proc/filesystems").unwrap() + "\tvfat\n\text4\n";
             fs::write(root.path().join("proc/filesystems"), known).unwrap();
-            Machine { root, _partitions: devices.into() }
+            devices.push(whole);
+            Machine { root, _devices: devices }
         }
 
         fn disk(&self) -> PathBuf {
@@ -203,7 +208,12 @@ mod as_root {
         let link = debugfs(&exported, ROOT, "stat /etc/resolv.conf");
         assert!(link.contains("../run/systemd/resolve/stub-resolv.conf"), "{link}");
         let envelope = store.envelope(&made.image);
-        assert_eq!(envelope.boot, store.envelope(&base).boot);
+        let base = store.envelope(&base);
+        assert_eq!((&envelope.boot, &envelope.table), (&base.boot, &base.table));
+        let pairs = envelope.regions.iter().zip(&base.regions);
+        let changed = pairs.filter(|(now, was)| now.digest != was.digest);
+        let changed: Vec<_> = changed.map(|(now, _)| now.partition).collect();
+        assert_eq!(changed, [Some(ROOT), Some(3)], "the disk was larger, and the image is not");
         // The base's chunks were there: what travelled is the small files and what names them.
         let written = heard.events.iter().rev().find_map(|event| match &event.kind {
             EventKind::Log { line } => {
