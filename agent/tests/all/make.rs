@@ -8,6 +8,7 @@ mod as_root {
     use std::sync::{Arc, Mutex};
 
     use crate::capture::configuration;
+    use crate::support::server::Fault;
     use crate::support::store::Store;
     use crate::support::system::{self, PARTITIONS, ROOT, debugfs, run};
     use crate::support::{Server, machine};
@@ -176,6 +177,9 @@ mod as_root {
                       echo scratch > /tmp/scratch; echo scratch > /run/scratch\n\
                       mount | grep -c ' on /srv \\| on /proc \\| on /sys \\| on /dev \\| on /tmp '\n\
                       rm /etc/large; echo all done >&2\n";
+        // A controller that is away for a moment is told again.
+        server.fault(MADE, Fault::Hang);
+        server.fault(MADE, Fault::Status(503));
         let heard = controller(&server, there.disk(), base, vec![make(base, 1, script)]);
         let (exit, console) = boot_with(&server, &store.base, &roots(there.root.path()));
         assert_eq!(exit, Exit::PowerOff, "{console}");
@@ -187,6 +191,7 @@ mod as_root {
         let steps = [&BASE[..], &[Step::Script, Step::Capture], &BASE[..], &[Step::Start]].concat();
         let done: Vec<_> = steps.into_iter().map(|step| (step, Outcome::Done)).collect();
         assert_eq!(outcomes(&heard.events), done);
+        assert_eq!(server.faults_left(), 0);
         let [made] = &heard.made[..] else { panic!("{:?}", heard.made) };
         assert_eq!((made.machine.clone(), made.attempt), (machine(), 1));
         assert_eq!((made.run.to_string(), made.boot.as_str()), ("r-1".into(), "boot"));
@@ -246,7 +251,9 @@ mod as_root {
                 "setsid sleep 1000 > /srv/log & echo broken > /etc/fstab; cat /etc/resolv.conf; exit 7",
             ),
             make(base, 2, "grep -q PARTUUID /etc/fstab && rm /vmlinuz"),
+            make(base, 3, "echo good"),
         ];
+        server.fault(MADE, Fault::Status(409));
         let heard = controller(&server, there.disk(), base, orders);
         let (exit, console) = boot_with(&server, &store.base, &roots(there.root.path()));
         assert_eq!(exit, Exit::PowerOff, "{console}");
@@ -261,13 +268,15 @@ mod as_root {
         let failed: Vec<_> = failed.collect();
         assert_eq!(
             failed.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
-            [Step::Script, Step::Capture]
+            [Step::Script, Step::Capture, Step::Capture]
         );
         assert!(
             failed[0].1.contains("exit status: 7") && failed[0].1.contains("nameserver 10.9.8.7"),
             "{failed:?}"
         );
         assert!(failed[1].1.contains("/vmlinuz"), "{failed:?}");
+        assert!(failed[2].1.contains("the controller does not take it: "), "{failed:?}");
+        assert_eq!((server.faults_left(), heard.check_ins), (0, 4), "asked after each");
         // Deployed afterwards: the receipt never said that the base is installed.
         let now = receipt_on(&there.disk()).unwrap();
         assert_eq!((now.state, now.image), (ReceiptState::Installed, base));
