@@ -77,8 +77,7 @@ impl Capture<'_> {
                 self.report.say(&line);
             }
         }
-        let (envelope, table) = scanned.describe(self.about())?;
-        let mut chunks = scanned.chunks();
+        let (envelope, table, mut chunks) = scanned.describe(self.about())?;
         let pushed = self.push(&envelope, &table, |number| chunks.read(number))?;
         Ok((envelope, pushed))
     }

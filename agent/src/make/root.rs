@@ -15,10 +15,11 @@ use super::resolver::{self, Place};
 use crate::boot;
 use crate::inventory::{Candidate, Roots, partition};
 
-/// What an fstab may name beside the root, with what the kernel needs for it.
+/// What is mounted of a disk, with the modules that the kernel needs for it, in their order:
+/// it asks for them by a program that is not here.
 const KINDS: [(&str, &[&str]); 2] = [
-    ("ext4", &["ext4"]),
-    ("vfat", &["vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8"]),
+    ("ext4", &["crypto-crc32c", "ext4"]),
+    ("vfat", &["nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8", "vfat"]),
 ];
 /// Tries to unmount what is in use, and the wait between two: what ends lets go of its files
 /// a moment after it ended.

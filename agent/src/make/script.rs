@@ -22,8 +22,9 @@ const ENVIRONMENT: [(&str, &str); 3] = [
 ];
 /// Longest line that is passed on whole, in bytes; longer ones come in pieces.
 const LINE_BYTES_MAX: u64 = 800;
-/// Last lines that stand in a failure.
+/// Last lines that stand in a failure, and most bytes of them: fewer than a failure may have.
 const LINES_KEPT: usize = 20;
+const KEPT_BYTES_MAX: usize = 4000;
 /// Lines that may wait to be said.
 const LINES_WAITING: usize = 64;
 /// How often it is looked whether the script has ended.
@@ -201,10 +202,11 @@ struct Last(VecDeque<String>);
 
 impl Last {
     fn push(&mut self, line: String) {
-        if self.0.len() == LINES_KEPT {
+        self.0.push_back(line);
+        let bytes = |lines: &VecDeque<String>| lines.iter().map(String::len).sum::<usize>();
+        while self.0.len() > LINES_KEPT || bytes(&self.0) > KEPT_BYTES_MAX {
             self.0.pop_front();
         }
-        self.0.push_back(line);
     }
 
     fn text(&self) -> String {

@@ -99,6 +99,35 @@ fn a_changed_disk_becomes_an_image_of_which_only_the_change_travels() {
 }
 
 #[test]
+fn a_partition_that_the_kernel_sees_elsewhere_is_not_mounted() {
+    use crate::whole::{add_disk, roots};
+    use agent::make::root::{MountError, Root};
+    let lab = Lab::new();
+    let root = lab.folder.path();
+    add_disk(root, "vda", "S-1", &[0; 4096]);
+    let roots = roots(root);
+    let disks = agent::inventory::disks(&roots);
+    let mount = |base: &Envelope| {
+        let folder = root.join("mounted");
+        Root::mount(&roots, &disks[0], base, &folder, &|_| {}).unwrap_err()
+    };
+    // Not shown at all, then with the size that an older table had, then at another place.
+    assert!(matches!(mount(&lab.base), MountError::NoPartition { number: ROOT, .. }));
+    let (start, bytes) = system::PARTITIONS[1];
+    let shown = root.join("sys/block/vda/vda2");
+    fs::create_dir(&shown).unwrap();
+    fs::write(shown.join("partition"), "2").unwrap();
+    for (start, bytes) in [(start, bytes + 512), (start + 512, bytes)] {
+        fs::write(shown.join("start"), (start / 512).to_string()).unwrap();
+        fs::write(shown.join("size"), (bytes / 512).to_string()).unwrap();
+        let text = mount(&lab.base).to_string();
+        assert!(text.contains("an older partition table"), "{text}");
+    }
+    let base = Envelope { boot: None, ..lab.base.clone() };
+    assert!(matches!(mount(&base), MountError::NoRoot));
+}
+
+#[test]
 fn what_could_not_be_installed_or_started_is_not_sent() {
     let lab = Lab::new();
     debugfs(&lab.disk, ROOT, "rm /vmlinuz");

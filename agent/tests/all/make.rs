@@ -8,6 +8,7 @@ mod as_root {
     use std::sync::{Arc, Mutex};
 
     use crate::capture::configuration;
+    use crate::support::server::Fault;
     use crate::support::store::Store;
     use crate::support::system::{self, PARTITIONS, ROOT, debugfs, run};
     use crate::support::{Server, machine};
@@ -37,10 +38,11 @@ mod as_root {
         }
     }
 
-    /// A machine whose disk is a file, with its partitions as devices, larger than the image.
+    /// A machine whose disk is larger than the image, with its partitions: devices over one
+    /// file, each of which the kernel caches for itself.
     struct Machine {
         root: tempfile::TempDir,
-        _partitions: Vec<Loop>,
+        _devices: Vec<Loop>,
     }
 
     impl Machine {
@@ -48,8 +50,11 @@ mod as_root {
             let root = tempfile::tempdir().unwrap();
             let bytes = usize::try_from(system::BYTES).unwrap() + (9 << 20);
             add_disk(root.path(), "vda", "S-1", &vec![0x5a; bytes]);
-            let disk = root.path().join("dev/vda");
-            let devices = PARTITIONS.map(|place| Loop::over(&disk, place));
+            let (disk, file) = (root.path().join("dev/vda"), root.path().join("medium"));
+            fs::rename(&disk, &file).unwrap();
+            let whole = Loop::over(&file, (0, bytes as u64));
+            symlink(&whole.0, &disk).unwrap();
+            let mut devices = Vec::from(PARTITIONS.map(|place| Loop::over(&file, place)));
             for ((number, (start, bytes)), device) in (1..).zip(PARTITIONS).zip(&devices) {
                 let name = format!("vda{number}");
                 let folder = root.path().join("sys/block/vda").join(&name);
@@ -65,7 +70,8 @@ mod as_root {
             // What the kernel knows: no module is loaded into that of whoever runs the tests.
             let known = fs::read_to_string("/proc/filesystems").unwrap() + "\tvfat\n\text4\n";
             fs::write(root.path().join("proc/filesystems"), known).unwrap();
-            Machine { root, _partitions: devices.into() }
+            devices.push(whole);
+            Machine { root, _devices: devices }
         }
 
         fn disk(&self) -> PathBuf {
@@ -165,11 +171,15 @@ mod as_root {
         let there = Machine::new();
         let server = Server::start(&[]);
         let script = "test \"$INGOT_FACT_PCI_MODALIAS\" = pci:v1\n\
+                      grep -q 10.9.8.7 /etc/resolv.conf\n\
                       echo for $INGOT_RECIPE > /etc/driver\n\
                       echo data > /srv/data\n\
                       echo scratch > /tmp/scratch; echo scratch > /run/scratch\n\
                       mount | grep -c ' on /srv \\| on /proc \\| on /sys \\| on /dev \\| on /tmp '\n\
                       rm /etc/large; echo all done >&2\n";
+        // A controller that is away for a moment is told again.
+        server.fault(MADE, Fault::Hang);
+        server.fault(MADE, Fault::Status(503));
         let heard = controller(&server, there.disk(), base, vec![make(base, 1, script)]);
         let (exit, console) = boot_with(&server, &store.base, &roots(there.root.path()));
         assert_eq!(exit, Exit::PowerOff, "{console}");
@@ -181,6 +191,7 @@ mod as_root {
         let steps = [&BASE[..], &[Step::Script, Step::Capture], &BASE[..], &[Step::Start]].concat();
         let done: Vec<_> = steps.into_iter().map(|step| (step, Outcome::Done)).collect();
         assert_eq!(outcomes(&heard.events), done);
+        assert_eq!(server.faults_left(), 0);
         let [made] = &heard.made[..] else { panic!("{:?}", heard.made) };
         assert_eq!((made.machine.clone(), made.attempt), (machine(), 1));
         assert_eq!((made.run.to_string(), made.boot.as_str()), ("r-1".into(), "boot"));
@@ -202,7 +213,12 @@ mod as_root {
         let link = debugfs(&exported, ROOT, "stat /etc/resolv.conf");
         assert!(link.contains("../run/systemd/resolve/stub-resolv.conf"), "{link}");
         let envelope = store.envelope(&made.image);
-        assert_eq!(envelope.boot, store.envelope(&base).boot);
+        let base = store.envelope(&base);
+        assert_eq!((&envelope.boot, &envelope.table), (&base.boot, &base.table));
+        let pairs = envelope.regions.iter().zip(&base.regions);
+        let changed = pairs.filter(|(now, was)| now.digest != was.digest);
+        let changed: Vec<_> = changed.map(|(now, _)| now.partition).collect();
+        assert_eq!(changed, [Some(ROOT), Some(3)], "the disk was larger, and the image is not");
         // The base's chunks were there: what travelled is the small files and what names them.
         let written = heard.events.iter().rev().find_map(|event| match &event.kind {
             EventKind::Log { line } => {
@@ -219,6 +235,11 @@ mod as_root {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("base");
         system::disk(folder.path(), &source);
+        // Name servers of its own, which are covered and come back.
+        let file = folder.path().join("resolv.conf");
+        fs::write(&file, "nameserver 10.0.0.1\n").unwrap();
+        debugfs(&source, ROOT, "rm /etc/resolv.conf");
+        debugfs(&source, ROOT, &format!("write {} /etc/resolv.conf", file.display()));
         let base = store.import(&source, system::options());
         let there = Machine::new();
         let server = Server::start(&[]);
@@ -227,10 +248,12 @@ mod as_root {
             make(
                 base,
                 1,
-                "setsid sleep 1000 > /srv/log & echo broken > /etc/fstab; echo why; exit 7",
+                "setsid sleep 1000 > /srv/log & echo broken > /etc/fstab; cat /etc/resolv.conf; exit 7",
             ),
             make(base, 2, "grep -q PARTUUID /etc/fstab && rm /vmlinuz"),
+            make(base, 3, "echo good"),
         ];
+        server.fault(MADE, Fault::Status(409));
         let heard = controller(&server, there.disk(), base, orders);
         let (exit, console) = boot_with(&server, &store.base, &roots(there.root.path()));
         assert_eq!(exit, Exit::PowerOff, "{console}");
@@ -245,13 +268,15 @@ mod as_root {
         let failed: Vec<_> = failed.collect();
         assert_eq!(
             failed.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
-            [Step::Script, Step::Capture]
+            [Step::Script, Step::Capture, Step::Capture]
         );
         assert!(
-            failed[0].1.contains("exit status: 7") && failed[0].1.contains("why"),
+            failed[0].1.contains("exit status: 7") && failed[0].1.contains("nameserver 10.9.8.7"),
             "{failed:?}"
         );
         assert!(failed[1].1.contains("/vmlinuz"), "{failed:?}");
+        assert!(failed[2].1.contains("the controller does not take it: "), "{failed:?}");
+        assert_eq!((server.faults_left(), heard.check_ins), (0, 4), "asked after each");
         // Deployed afterwards: the receipt never said that the base is installed.
         let now = receipt_on(&there.disk()).unwrap();
         assert_eq!((now.state, now.image), (ReceiptState::Installed, base));

@@ -74,6 +74,10 @@ mod as_root {
         let long = format!("echo {}", "x".repeat(2000));
         let (_, lines) = script(folder.path(), &long, 60);
         assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [800, 800, 400]);
+        // Of many of these the failure keeps the last, and no more than it has room for.
+        let (result, _) = script(folder.path(), &format!("{long}\n{long}\n{long}\nexit 1"), 60);
+        let text = result.unwrap_err().to_string();
+        assert!((3000..4200).contains(&text.len()) && text.ends_with('x'), "{}", text.len());
     }
 
     #[test]

@@ -107,7 +107,7 @@ pub fn boot_at(server: &Server, store: &str, roots: &Roots, report: Report) -> E
         roots: roots.clone(),
         boot: "boot".into(),
         work: roots.dev.with_file_name("run"),
-        reached: Reached::default(),
+        reached: Reached { resolvers: vec![[10, 9, 8, 7].into()], ..Reached::default() },
         report,
         options: Options { tries: 2, ..Options::default() },
     };

@@ -1,9 +1,10 @@
 //! The drivers that the loader carries: what servers, desktops and common virtual machines
 //! need to reach their network and their disks, and nothing else.
 //!
-//! Left out: filesystems (the agent reads ext4 itself), Fibre Channel, InfiniBand, and cards
-//! that do nothing without firmware files that Debian keeps in `non-free-firmware`
-//! (`bnx2`, `bnx2x`, `qed`). A kernel that lacks some of them is fine.
+//! Left out: filesystems but those on which images are made (what it starts the agent reads
+//! itself), Fibre Channel, InfiniBand, and cards that do nothing without firmware files that
+//! Debian keeps in `non-free-firmware` (`bnx2`, `bnx2x`, `qed`). A kernel that lacks some of
+//! them is fine.
 
 /// Buses, controllers and what the agent itself uses.
 const PLATFORM: &[&str] = &[
@@ -117,9 +118,14 @@ const NETWORK: &[&str] = &[
     "lan78xx",
 ];
 
+/// What the images have on which the agent runs scripts; the FAT of an EFI system partition
+/// needs the code pages that kernels mount it with by default.
+const FILESYSTEMS: &[&str] =
+    &["ext4", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8"];
+
 /// The names of all of them.
 pub(crate) fn modules() -> impl Iterator<Item = &'static str> {
-    [PLATFORM, CRYPTO, STORAGE, NETWORK].into_iter().flatten().copied()
+    [PLATFORM, CRYPTO, STORAGE, NETWORK, FILESYSTEMS].into_iter().flatten().copied()
 }
 
 #[cfg(test)]

@@ -72,16 +72,15 @@ pub fn image<'a>(
 }
 
 impl<'a> Scanned<'a> {
-    /// Its envelope and chunk table.
-    pub fn describe(&self, about: About) -> Result<(Envelope, ChunkTable), EnvelopeError> {
-        let envelope = self.layout.clone().envelope(&self.digests, about)?;
-        let table = ChunkTable { image: envelope.digest(), regions: self.regions.clone() };
-        Ok((envelope, table))
-    }
-
-    /// Its chunks, to be read again.
-    pub fn chunks(&self) -> Chunks<'_> {
-        Chunks { disk: self.disk, layout: self.layout, places: &self.chunks, region: None }
+    /// Its envelope, its chunk table, and its chunks, to be read again.
+    pub fn describe(
+        self,
+        about: About,
+    ) -> Result<(Envelope, ChunkTable, Chunks<'a>), EnvelopeError> {
+        let Scanned { disk, layout, regions, digests, chunks: places, .. } = self;
+        let envelope = layout.clone().envelope(&digests, about)?;
+        let table = ChunkTable { image: envelope.digest(), regions };
+        Ok((envelope, table, Chunks { disk, layout, places, region: None }))
     }
 }
 
@@ -90,7 +89,7 @@ impl<'a> Scanned<'a> {
 pub struct Chunks<'a> {
     disk: &'a Disk,
     layout: &'a Layout,
-    places: &'a [(u64, u32)],
+    places: Vec<(u64, u32)>,
     /// The region that was read last.
     region: Option<Contents<'a>>,
 }
@@ -160,9 +159,8 @@ mod tests {
         let scanned = image(&disk, &layout, |now| done = now).unwrap();
         assert_eq!(done, disk.bytes);
         assert_eq!(scanned.known[0].filesystem.as_deref(), Some("ext4"));
-        let (envelope, table) = scanned.describe(About::default()).unwrap();
+        let (envelope, table, mut chunks) = scanned.describe(About::default()).unwrap();
         table.check(&envelope).unwrap();
-        let mut chunks = scanned.chunks();
         let mut all = Vec::new();
         for (number, (id, len)) in table.distinct().enumerate() {
             let plain = chunks.read(number).unwrap();

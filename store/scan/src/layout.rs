@@ -65,7 +65,24 @@ impl Layout {
     /// Reads the partition table. The sector size is that of the device; for a
     /// file it is `given`, else the one at which a GPT is found, else 512.
     pub fn read(disk: &Disk, given: Option<u32>) -> Result<Layout, LayoutError> {
-        read(disk, given)
+        let known = disk.sector_bytes.or(given);
+        if let Some(other) = known.filter(|size| !matches!(size, 512 | 4096)) {
+            return Err(LayoutError::Sector(other));
+        }
+        let candidates = known.map_or_else(|| vec![512, 4096], |size| vec![size]);
+        for sector_bytes in candidates {
+            if has_gpt(disk, sector_bytes).map_err(LayoutError::Read)? {
+                return gpt_layout(disk, sector_bytes);
+            }
+        }
+        let sector_bytes = known.unwrap_or(512);
+        match mbr::read(disk, u64::from(sector_bytes)).map_err(LayoutError::Read)? {
+            Some(mbr) if mbr.partitions.iter().any(|p| p.kind == mbr::PROTECTIVE) => {
+                Err(LayoutError::NoGpt)
+            }
+            Some(mbr) => mbr_layout(disk, sector_bytes, mbr),
+            None => Ok(Layout { sector_bytes, table: None, spans: whole(disk) }),
+        }
     }
 
     /// The envelope of an image whose regions have these digests.
@@ -146,27 +163,6 @@ pub enum LayoutError {
 
 /// Number, first byte, length.
 type Row = (u32, u64, u64);
-
-fn read(disk: &Disk, given: Option<u32>) -> Result<Layout, LayoutError> {
-    let known = disk.sector_bytes.or(given);
-    if let Some(other) = known.filter(|size| !matches!(size, 512 | 4096)) {
-        return Err(LayoutError::Sector(other));
-    }
-    let candidates = known.map_or_else(|| vec![512, 4096], |size| vec![size]);
-    for sector_bytes in candidates {
-        if has_gpt(disk, sector_bytes).map_err(LayoutError::Read)? {
-            return gpt_layout(disk, sector_bytes);
-        }
-    }
-    let sector_bytes = known.unwrap_or(512);
-    match mbr::read(disk, u64::from(sector_bytes)).map_err(LayoutError::Read)? {
-        Some(mbr) if mbr.partitions.iter().any(|p| p.kind == mbr::PROTECTIVE) => {
-            Err(LayoutError::NoGpt)
-        }
-        Some(mbr) => mbr_layout(disk, sector_bytes, mbr),
-        None => Ok(Layout { sector_bytes, table: None, spans: whole(disk) }),
-    }
-}
 
 fn whole(disk: &Disk) -> Vec<Span> {
     let span = Span { name: "disk".to_owned(), start: 0, bytes: disk.bytes, partition: None };

@@ -41,8 +41,8 @@ pub fn tree(root: &Path) {
     }
     // The libraries that it is linked with, where the loader looks for them.
     for word in run(Command::new("ldd").arg(busybox)).split_whitespace() {
-        if word.starts_with('/') {
-            let to = root.join(&word[1..]);
+        if let Some(inside) = word.strip_prefix('/') {
+            let to = root.join(inside);
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             fs::copy(word, to).unwrap();
         }
