@@ -7,11 +7,13 @@
 
 mod installed;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use wire::admin::{MachineState, RunState, UnixMs};
 use wire::{
-    DeployOrder, Disk, HoldOrder, ImageOrder, MachineId, Order, Outcome, RunId, Start, Step,
+    Configuration, DeployOrder, Disk, HoldOrder, ImageOrder, MachineId, MakeOrder, Order, Outcome,
+    RunId, Start, Step,
 };
 
 use installed::installed;
@@ -29,6 +31,8 @@ pub const HOLD_RETRY_SECS: u32 = 15;
 pub enum Wanted {
     /// These images on it.
     Deploy(Box<Target>),
+    /// That it makes an image.
+    Make(Box<Make>),
     /// That it waits, for this reason.
     Hold(String),
     /// That it is refused, for this reason.
@@ -46,6 +50,25 @@ pub struct Target {
     pub others: Vec<ImageOrder>,
     /// How it is started.
     pub start: Start,
+    /// What the machine makes of the image, where it is not there to be run.
+    pub makes: Option<Configuration>,
+}
+
+/// An image that is to be made on a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Make {
+    /// Its base, and the rule that needs it. It says what is made.
+    pub target: Target,
+    /// What is made.
+    pub configuration: Configuration,
+    /// Why, for the person at the machine.
+    pub reason: String,
+    /// What makes it.
+    pub script: String,
+    /// The script's environment beside the usual.
+    pub environment: BTreeMap<String, String>,
+    /// Seconds that it may take.
+    pub timeout_secs: u32,
 }
 
 impl Target {
@@ -58,6 +81,9 @@ impl Target {
 /// What the rule calls the images.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(configuration) = &self.makes {
+            return configuration.reference().fmt(f);
+        }
         self.system.reference.fmt(f)?;
         self.others.iter().try_for_each(|image| write!(f, ", {}", image.reference))
     }
@@ -130,6 +156,8 @@ pub enum Report<'a> {
         /// How.
         outcome: &'a Outcome,
     },
+    /// The image that the current run makes is in the store.
+    Made,
 }
 
 /// What is to be recorded and answered.
@@ -145,18 +173,30 @@ pub struct Changes {
     pub order: Option<Order>,
 }
 
+impl Changes {
+    /// Whether the machine begins the run of this name with something that it does
+    /// not have.
+    pub fn begin(&self, fresh: &RunId) -> bool {
+        let run = self.run.as_ref();
+        run.is_some_and(|run| run.id == *fresh && run.state == RunState::Ordered)
+    }
+}
+
 /// From what is recorded and what was reported to what is to be recorded and
 /// answered. None where the report changes nothing.
 pub fn reconcile(recorded: Recorded<'_>, report: Report<'_>, now: UnixMs) -> Option<Changes> {
     match report {
         Report::CheckIn { boot, disks, wanted, fresh } => {
             let run = recorded.run.cloned().map(|run| rebooted(run, boot, disks, now));
-            let asked = CheckIn { machine: recorded.machine, boot, disks, fresh, now };
+            let failed_before = recorded.run.is_some_and(|run| run.state == RunState::Failed);
+            let machine = recorded.machine;
+            let asked = CheckIn { machine, boot, disks, fresh, failed_before, now };
             Some(match (recorded.held, wanted) {
                 (Some(reason), _) => asked.hold(run, MachineState::Held, reason),
                 (None, Wanted::Hold(reason)) => asked.hold(run, MachineState::Held, reason),
                 (None, Wanted::Fail(reason)) => asked.hold(run, MachineState::Failed, reason),
-                (None, Wanted::Deploy(target)) => asked.deploy(run, target),
+                (None, Wanted::Deploy(target)) => asked.carry_out(run, target, None),
+                (None, Wanted::Make(make)) => asked.carry_out(run, &make.target, Some(make)),
             })
         }
         Report::Started { attempt, step } => {
@@ -171,9 +211,13 @@ pub fn reconcile(recorded: Recorded<'_>, report: Report<'_>, now: UnixMs) -> Opt
                     None => None,
                 },
                 Outcome::Done => stepped(run, done(run, step)?, None, now),
-                Outcome::Skipped { .. } => stepped(run, skipped(run.state, step)?, None, now),
+                Outcome::Skipped { .. } => stepped(run, skipped(run, step)?, None, now),
                 Outcome::Unknown => None,
             }
+        }
+        Report::Made => {
+            let run = recorded.run.filter(|run| run.target.makes.is_some())?;
+            (!run.state.is_over()).then(|| made(run, now))
         }
     }
 }
@@ -191,13 +235,29 @@ impl Run {
     }
 }
 
+/// The machine of this run was not heard of for too long, so that others need not
+/// wait for it any more.
+pub fn gone(run: &Run, reason: String, now: UnixMs) -> Changes {
+    let cause = Some(reason.clone());
+    let run = Run { cause, ..run.clone().became(RunState::Superseded, now) };
+    let machine = (MachineState::Held, Some(reason));
+    Changes { machine, closed: None, run: Some(run), order: None }
+}
+
+fn made(run: &Run, now: UnixMs) -> Changes {
+    let reason = format!("it made {}: it is told what to do when it checks in", run.target);
+    let run = Run { cause: None, ..run.clone().became(RunState::Succeeded, now) };
+    let machine = (MachineState::Held, Some(reason));
+    Changes { machine, closed: None, run: Some(run), order: None }
+}
+
 /// A run whose machine has started anew: either it was finished and the last
 /// events were lost, or this attempt was.
 fn rebooted(run: Run, boot: &str, disks: &[Disk], now: UnixMs) -> Run {
     if run.state.is_over() || run.state == RunState::Retrying || run.boot == boot {
         return run;
     }
-    if installed(disks, &run.target) {
+    if run.target.makes.is_none() && installed(disks, &run.target) {
         return Run { cause: None, ..run.became(RunState::Succeeded, now) };
     }
     let cause = format!("the machine started anew while {}", doing(run.state));
@@ -210,6 +270,8 @@ struct CheckIn<'a> {
     boot: &'a str,
     disks: &'a [Disk],
     fresh: &'a RunId,
+    /// Whether its current run is recorded as failed.
+    failed_before: bool,
     now: UnixMs,
 }
 
@@ -225,49 +287,51 @@ impl CheckIn<'_> {
         }
     }
 
-    fn deploy(&self, run: Option<Run>, target: &Target) -> Changes {
+    /// What is made is in `make`, where the target is to be made.
+    fn carry_out(&self, run: Option<Run>, target: &Target, make: Option<&Make>) -> Changes {
         match run {
-            Some(run) if run.target == *target => self.proceed(run),
+            Some(run) if run.target == *target => self.proceed(run, make),
             Some(run) => {
                 let reason = format!("rule {:?} now says {target}", target.rule);
                 let closed = superseded(run, &reason, self.now);
-                self.begin(Some(closed), target)
+                self.begin(Some(closed), target, make)
             }
-            None => self.begin(None, target),
+            None => self.begin(None, target, make),
         }
     }
 
-    /// The policy still wants what the current run deploys.
-    fn proceed(&self, run: Run) -> Changes {
+    /// The policy still wants what the current run is for.
+    fn proceed(&self, run: Run, make: Option<&Make>) -> Changes {
         match run.state {
-            RunState::Failed => {
+            // That an image cannot be made is on record for all machines, and
+            // nobody would be told to make it: somebody wants it tried again.
+            RunState::Failed if make.is_none() || !self.failed_before => {
                 let reason = gave_up(&run);
                 self.hold(Some(run), MachineState::Held, &reason)
             }
-            RunState::Retrying => self.order(
-                None,
-                Run {
-                    attempt: run.attempt.saturating_add(1),
-                    boot: self.boot.to_owned(),
-                    ..run.became(RunState::Ordered, self.now)
-                },
-            ),
+            RunState::Retrying => {
+                let attempt = run.attempt.saturating_add(1);
+                let boot = self.boot.to_owned();
+                let run = Run { attempt, boot, ..run.became(RunState::Ordered, self.now) };
+                self.order(None, run, make)
+            }
             RunState::Superseded | RunState::Unknown => {
                 let target = run.target.clone();
-                self.begin(Some(run), &target)
+                self.begin(Some(run), &target, make)
             }
-            // Every boot that finds its image is a run of its own in the record.
-            state if state.is_over() && run.boot != self.boot => {
+            // Every boot that finds its image is a run of its own in the record; and
+            // what was made once is made again only because it is there no more.
+            state if state.is_over() && (make.is_some() || run.boot != self.boot) => {
                 let target = run.target.clone();
-                self.begin(Some(run), &target)
+                self.begin(Some(run), &target, make)
             }
-            _ => self.order(None, run),
+            _ => self.order(None, run, make),
         }
     }
 
-    fn begin(&self, closed: Option<Run>, target: &Target) -> Changes {
+    fn begin(&self, closed: Option<Run>, target: &Target, make: Option<&Make>) -> Changes {
         let closed = closed.map(|run| Run { ended: run.ended.or(Some(self.now)), ..run });
-        let there = installed(self.disks, target);
+        let there = make.is_none() && installed(self.disks, target);
         let run = Run {
             id: self.fresh.clone(),
             machine: self.machine.clone(),
@@ -280,20 +344,29 @@ impl CheckIn<'_> {
             changed: self.now,
             ended: None,
         };
-        self.order(closed, run)
+        self.order(closed, run, make)
     }
 
-    fn order(&self, closed: Option<Run>, run: Run) -> Changes {
-        let Target { system, others, start, .. } = run.target.clone();
-        let order =
-            DeployOrder { run: run.id.clone(), attempt: run.attempt, system, others, start };
-        Changes {
-            machine: (standing(run.state), None),
-            closed,
-            run: Some(run),
-            order: Some(Order::Deploy(order)),
-        }
+    fn order(&self, closed: Option<Run>, run: Run, make: Option<&Make>) -> Changes {
+        let order = match make {
+            Some(make) => Order::Make(Box::new(to_make(&run, make))),
+            None => Order::Deploy(to_deploy(&run)),
+        };
+        let machine = (standing(run.state), None);
+        Changes { machine, closed, run: Some(run), order: Some(order) }
     }
+}
+
+fn to_deploy(run: &Run) -> DeployOrder {
+    let Target { system, others, start, .. } = run.target.clone();
+    DeployOrder { run: run.id.clone(), attempt: run.attempt, system, others, start }
+}
+
+fn to_make(run: &Run, make: &Make) -> MakeOrder {
+    let Make { configuration, reason, script, environment, timeout_secs, .. } = make.clone();
+    let (base, attempt) = (run.target.system.clone(), run.attempt);
+    let run = run.id.clone();
+    MakeOrder { run, attempt, base, configuration, reason, script, environment, timeout_secs }
 }
 
 /// The state of a run in which a step began; none where that is no news.
@@ -305,12 +378,9 @@ fn started(state: RunState, step: Step) -> Option<RunState> {
         Step::Verify => RunState::Verifying,
         Step::Seal => RunState::Sealing,
         Step::Start => RunState::Starting,
-        Step::Inventory
-        | Step::Network
-        | Step::CheckIn
-        | Step::Script
-        | Step::Capture
-        | Step::Unknown => return None,
+        Step::Script => RunState::Scripting,
+        Step::Capture => RunState::Capturing,
+        Step::Inventory | Step::Network | Step::CheckIn | Step::Unknown => return None,
     };
     match (state, step) {
         (Succeeded | Failed | Superseded, _) => None,
@@ -323,21 +393,28 @@ fn started(state: RunState, step: Step) -> Option<RunState> {
 fn done(run: &Run, step: Step) -> Option<RunState> {
     match (step, run.state) {
         (Step::Start, RunState::AlreadyInstalled) if run.ended.is_none() => Some(run.state),
-        (Step::Start, state) if !state.is_over() => Some(RunState::Succeeded),
+        // An image is made once the store has it, and the agent does not know that.
+        (Step::Start, state) if !state.is_over() && run.target.makes.is_none() => {
+            Some(RunState::Succeeded)
+        }
         _ => None,
     }
 }
 
 /// An agent that skips the transfer found the image on the disk.
-fn skipped(state: RunState, step: Step) -> Option<RunState> {
-    (step == Step::Transfer && !state.is_over()).then_some(RunState::AlreadyInstalled)
+fn skipped(run: &Run, step: Step) -> Option<RunState> {
+    let there = step == Step::Transfer && run.target.makes.is_none();
+    (there && !run.state.is_over()).then_some(RunState::AlreadyInstalled)
 }
 
 /// The state of a run of which a step failed. Also a start that was told done
 /// before it was tried can fail yet.
 fn failed(run: &Run, cause: &str) -> Option<RunState> {
     let news = run.cause.as_deref() != Some(cause) || run.state != after_failure(run.attempt);
-    let open = !matches!(run.state, RunState::Failed | RunState::Superseded);
+    let open = match run.target.makes {
+        Some(_) => !run.state.is_over(),
+        None => !matches!(run.state, RunState::Failed | RunState::Superseded),
+    };
     (news && open).then(|| after_failure(run.attempt))
 }
 
@@ -393,6 +470,8 @@ fn doing(state: RunState) -> &'static str {
         RunState::Transferring => "transferring",
         RunState::Verifying => "verifying",
         RunState::Sealing => "sealing",
+        RunState::Scripting => "running the recipe's script",
+        RunState::Capturing => "reading and sending what the script made",
         RunState::Starting => "starting the installed OS, and its disk has no receipt of it",
         _ => "busy",
     }

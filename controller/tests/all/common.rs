@@ -10,7 +10,7 @@ use controller::{BuildOptions, Controller, Db, Images, Policy, PolicyFile, Rando
 use wire::api::{CheckIn, CheckedIn, EventBatch, EventsSeen};
 use wire::{
     DeployOrder, Digest, Disk, Event, EventKind, Inventory, MachineId, Nic, Order, Outcome,
-    Receipt, ReceiptState, Reference, Step, System,
+    Receipt, ReceiptState, Reference, RunId, Step, System,
 };
 
 use crate::workshop::Workshop;
@@ -244,6 +244,16 @@ impl Agent {
         order: &DeployOrder,
         kinds: impl IntoIterator<Item = EventKind>,
     ) -> EventBatch {
+        self.tells_of(&order.run, order.attempt, kinds)
+    }
+
+    /// The next events of a run.
+    pub fn tells_of(
+        &mut self,
+        run: &RunId,
+        attempt: u32,
+        kinds: impl IntoIterator<Item = EventKind>,
+    ) -> EventBatch {
         let events = kinds
             .into_iter()
             .map(|kind| {
@@ -251,8 +261,8 @@ impl Agent {
                 Event {
                     seq: self.seq,
                     uptime_ms: self.seq * 100,
-                    run: Some(order.run.clone()),
-                    attempt: order.attempt,
+                    run: Some(run.clone()),
+                    attempt,
                     kind,
                 }
             })
