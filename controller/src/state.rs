@@ -5,17 +5,16 @@
 //! report once more changes nothing and is answered the same, so a controller
 //! may die at any moment, and agents may repeat themselves.
 
+mod check_in;
 mod installed;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use wire::admin::{MachineState, RunState, UnixMs};
-use wire::{
-    Configuration, DeployOrder, Disk, HoldOrder, ImageOrder, MachineId, MakeOrder, Order, Outcome,
-    RunId, Start, Step,
-};
+use wire::{Configuration, Disk, ImageOrder, MachineId, Order, Outcome, RunId, Start, Step};
 
+use check_in::CheckIn;
 use installed::installed;
 
 /// Attempts of one run before its machine is held: a machine that cannot be
@@ -263,110 +262,6 @@ fn rebooted(run: Run, boot: &str, disks: &[Disk], now: UnixMs) -> Run {
     let cause = format!("the machine started anew while {}", doing(run.state));
     let state = after_failure(run.attempt);
     Run { cause: Some(cause), ..run.became(state, now) }
-}
-
-struct CheckIn<'a> {
-    machine: &'a MachineId,
-    boot: &'a str,
-    disks: &'a [Disk],
-    fresh: &'a RunId,
-    /// Whether its current run is recorded as failed.
-    failed_before: bool,
-    now: UnixMs,
-}
-
-impl CheckIn<'_> {
-    fn hold(&self, run: Option<Run>, state: MachineState, reason: &str) -> Changes {
-        let run = run.map(|run| superseded(run, reason, self.now));
-        let order = HoldOrder { reason: reason.to_owned(), retry_secs: HOLD_RETRY_SECS };
-        Changes {
-            machine: (state, Some(reason.to_owned())),
-            closed: None,
-            run,
-            order: Some(Order::Hold(order)),
-        }
-    }
-
-    /// What is made is in `make`, where the target is to be made.
-    fn carry_out(&self, run: Option<Run>, target: &Target, make: Option<&Make>) -> Changes {
-        match run {
-            Some(run) if run.target == *target => self.proceed(run, make),
-            Some(run) => {
-                let reason = format!("rule {:?} now says {target}", target.rule);
-                let closed = superseded(run, &reason, self.now);
-                self.begin(Some(closed), target, make)
-            }
-            None => self.begin(None, target, make),
-        }
-    }
-
-    /// The policy still wants what the current run is for.
-    fn proceed(&self, run: Run, make: Option<&Make>) -> Changes {
-        match run.state {
-            // That an image cannot be made is on record for all machines, and
-            // nobody would be told to make it: somebody wants it tried again.
-            RunState::Failed if make.is_none() || !self.failed_before => {
-                let reason = gave_up(&run);
-                self.hold(Some(run), MachineState::Held, &reason)
-            }
-            RunState::Retrying => {
-                let attempt = run.attempt.saturating_add(1);
-                let boot = self.boot.to_owned();
-                let run = Run { attempt, boot, ..run.became(RunState::Ordered, self.now) };
-                self.order(None, run, make)
-            }
-            RunState::Superseded | RunState::Unknown => {
-                let target = run.target.clone();
-                self.begin(Some(run), &target, make)
-            }
-            // Every boot that finds its image is a run of its own in the record; and
-            // what was made once is made again only because it is there no more.
-            state if state.is_over() && (make.is_some() || run.boot != self.boot) => {
-                let target = run.target.clone();
-                self.begin(Some(run), &target, make)
-            }
-            _ => self.order(None, run, make),
-        }
-    }
-
-    fn begin(&self, closed: Option<Run>, target: &Target, make: Option<&Make>) -> Changes {
-        let closed = closed.map(|run| Run { ended: run.ended.or(Some(self.now)), ..run });
-        let there = make.is_none() && installed(self.disks, target);
-        let run = Run {
-            id: self.fresh.clone(),
-            machine: self.machine.clone(),
-            target: target.clone(),
-            state: if there { RunState::AlreadyInstalled } else { RunState::Ordered },
-            attempt: 1,
-            boot: self.boot.to_owned(),
-            cause: None,
-            created: self.now,
-            changed: self.now,
-            ended: None,
-        };
-        self.order(closed, run, make)
-    }
-
-    fn order(&self, closed: Option<Run>, run: Run, make: Option<&Make>) -> Changes {
-        let order = match make {
-            Some(make) => Order::Make(Box::new(to_make(&run, make))),
-            None => Order::Deploy(to_deploy(&run)),
-        };
-        let machine = (standing(run.state), None);
-        Changes { machine, closed, run: Some(run), order: Some(order) }
-    }
-}
-
-fn to_deploy(run: &Run) -> DeployOrder {
-    let Target { system, others, start, .. } = run.target.clone();
-    DeployOrder { run: run.id.clone(), attempt: run.attempt, system, others, start }
-}
-
-fn to_make(run: &Run, make: &Make) -> MakeOrder {
-    let Make { configuration, reason, script, environment, timeout_secs, .. } = make.clone();
-    let (base, attempt) = (run.target.system.clone(), run.attempt);
-    let run = run.id.clone();
-    MakeOrder { run, attempt, base, configuration, reason, script, environment, timeout_secs }
 }
 
 /// The state of a run in which a step began; none where that is no news.
