@@ -15,20 +15,23 @@ impl Recipe {
     pub fn configuration(&self, facts: &Facts) -> Configuration {
         let used = self.uses.iter().map(|path| (path.clone(), facts.get(path).cloned()));
         let facts: BTreeMap<String, Option<FactValue>> = used.collect();
-        let mut key = Key::new("ingot configuration 1").field("recipe", self.content.0);
-        for (path, value) in &facts {
-            key = match value {
-                Some(value) => key.field(path, text(value)).field("kind", kind(value)),
-                None => key.field(path, "").field("kind", "not reported"),
-            };
-        }
-        Configuration { key: key.digest(), recipe: self.name.clone(), facts }
+        let key = Key::new("ingot configuration 1").field("recipe", self.content.0);
+        let key = add_facts(key, &facts).digest();
+        Configuration { key, recipe: self.name.clone(), facts }
     }
 }
 
-/// What [`Recipe::content`] is to be.
+/// Adds facts that a machine reported, and those that it did not.
+pub(crate) fn add_facts(key: Key, facts: &BTreeMap<String, Option<FactValue>>) -> Key {
+    facts.iter().fold(key, |key, (path, value)| match value {
+        Some(value) => key.field(path, text(value)).field("kind", kind(value)),
+        None => key.field(path, "").field("kind", "not reported"),
+    })
+}
+
+/// What [`Recipe::content`] is to be: of what makes its base.
 pub(crate) fn content(recipe: &Recipe) -> Digest {
-    let Recipe { name, path: _, digest: _, content: _, sources: _, .. } = recipe;
+    let Recipe { name, path: _, digest: _, content: _, sources: _, target: _, .. } = recipe;
     let Recipe { uses, base, steps, system, disk, check, .. } = recipe;
     let Base { distro, components, packages } = base;
     let System { hostname, root_password, dhcp } = system;
@@ -77,6 +80,11 @@ impl Given {
         let names = |name: &str| script.bytes.windows(name.len()).any(|w| w == name.as_bytes());
         let named = self.0.iter().filter(|(name, _)| names(name));
         named.map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
+    /// All of them.
+    pub fn all(self) -> BTreeMap<String, String> {
+        self.0.into_iter().collect()
     }
 
     /// Adds those that a script gets.

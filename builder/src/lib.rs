@@ -23,6 +23,7 @@ mod geometry;
 mod grub;
 mod identity;
 mod key;
+mod on_target;
 mod preflight;
 mod progress;
 mod recipe;
@@ -40,10 +41,12 @@ pub use check::CheckError;
 pub use disk::DiskError;
 pub use ext4::Ext4Error;
 pub use grub::GrubError;
+pub use on_target::OnTarget;
 pub use preflight::{Missing, preflight};
 pub use progress::{Event, Outcome, Progress, Stage};
 pub use recipe::{
     Base, Check, Disk, Distro, File, Firmware, Recipe, RecipeError, RootSize, Script, Step, System,
+    Target,
 };
 pub use step::StepError;
 pub use tool::ToolError;

@@ -5,6 +5,7 @@
 
 mod check;
 mod raw;
+mod target;
 mod uses;
 mod words;
 
@@ -55,6 +56,20 @@ pub struct Recipe {
     pub disk: Disk,
     /// What must hold before the image is handed on.
     pub check: Check,
+    /// What is done to it on a machine, where that is a part of it. All else
+    /// makes its base.
+    pub target: Option<Target>,
+}
+
+/// What is done to the image on a machine that it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Run with the installed base as its root.
+    pub script: Script,
+    /// Paths of the facts that it is given beside [`Recipe::uses`], sorted, each once.
+    pub uses: Vec<String>,
+    /// How long it may take, in seconds.
+    pub timeout_secs: u32,
 }
 
 /// What the root tree starts from.

@@ -53,8 +53,12 @@ pub fn decide(asking: Asking<'_>) -> (BootDecision, String) {
     if held.is_some() {
         return loader("held: it waits in the loader");
     }
-    let Wanted::Deploy(target) = wanted else {
-        return loader("the policy names no image: it waits in the loader");
+    let target = match wanted {
+        Wanted::Deploy(target) => target,
+        Wanted::Make(_) => return loader("an image is to be made on it"),
+        Wanted::Hold(_) | Wanted::Fail(_) => {
+            return loader("the policy names no image: it waits in the loader");
+        }
     };
     let Some(run) = run.filter(|run| run.target == **target) else {
         return loader("the policy names an image that it was not given yet");
@@ -98,7 +102,7 @@ mod tests {
     }
 
     fn target(start: Start) -> Target {
-        Target { rule: "all".into(), system: image(1), others: Vec::new(), start }
+        Target { rule: "all".into(), system: image(1), others: Vec::new(), start, makes: None }
     }
 
     fn run(state: RunState, start: Start) -> Run {

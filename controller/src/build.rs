@@ -16,7 +16,7 @@ use std::time::Duration;
 use wire::admin::UnixMs;
 use wire::{Configuration, Digest, Facts};
 
-pub(crate) use queue::OPEN_MAX;
+pub(crate) use queue::{LINES_MAX, OPEN_MAX, shown};
 pub(crate) use work::{Builds, Shared};
 
 /// Makes images from recipes. The server does it with the builder and the
@@ -33,8 +33,27 @@ pub trait Plan: Send + Sync {
     /// What it is made for.
     fn configuration(&self) -> &Configuration;
 
+    /// What a machine makes of it on its own hardware, where the recipe says
+    /// so: this is then the base of what the recipe makes.
+    fn on_target(&self) -> Option<&OnTarget> {
+        None
+    }
+
     /// Makes it and stores it as [`Configuration::reference`].
     fn build(self: Box<Self>, tell: Tell) -> Building;
+}
+
+/// What makes an image out of its base, on a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnTarget {
+    /// What the image is made for.
+    pub configuration: Configuration,
+    /// An executable text, run with the installed base as its root.
+    pub script: String,
+    /// Its environment beside the usual.
+    pub environment: BTreeMap<String, String>,
+    /// Seconds that it may take.
+    pub timeout_secs: u32,
 }
 
 /// Receives what a build tells while it runs, on any thread.
@@ -95,6 +114,13 @@ pub(crate) struct Record {
     pub began: UnixMs,
     /// When it ended.
     pub ended: UnixMs,
+}
+
+impl Record {
+    /// Whether no image came of it.
+    pub fn failed(&self) -> bool {
+        matches!(self.ending, Ending::Failed { .. })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

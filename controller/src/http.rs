@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use serde::Deserialize;
 use wire::admin::{
@@ -15,7 +16,7 @@ use wire::admin::{
     LIST_MAX, LOG, LOG_WAIT_SECS_MAX, LabelChange, LogPage, MACHINES, MachineDetail, MachineList,
     POLICY, PolicyCheck, PolicyStatus, RELEASE, RETIRE, RUNS, RunDetail, RunList, UnixMs, WHY, Why,
 };
-use wire::api::{CHECK_IN, CheckIn, CheckedIn, EVENTS, EventBatch, EventsSeen};
+use wire::api::{CHECK_IN, CheckIn, CheckedIn, EVENTS, EventBatch, EventsSeen, MADE, Made};
 use wire::{MachineId, RunId};
 
 use crate::limits::{CHECK_IN_BYTES_MAX, EVENTS_BYTES_MAX};
@@ -38,6 +39,7 @@ pub fn router(controller: Arc<Controller>, clock: fn() -> UnixMs) -> Router {
     Router::new()
         .route(CHECK_IN, post(check_in))
         .route(EVENTS, post(events))
+        .route(MADE, post(made))
         .route(MACHINES, get(machines))
         .route(&machine, get(show_machine))
         .route(&format!("{machine}{LABELS}"), post(label))
@@ -76,6 +78,11 @@ async fn events(
 ) -> Answer<EventsSeen> {
     let result = app.controller.events(&batch, (app.clock)()).await;
     app.answer(result)
+}
+
+async fn made(State(app): State<App>, Json(made): Json<Made>) -> Result<StatusCode, Failure> {
+    let result = app.controller.made(&made, (app.clock)()).await;
+    app.answer(result).map(|_| StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]
@@ -201,7 +208,7 @@ async fn dry_run(
 }
 
 async fn why(State(app): State<App>, Id(id): Id<MachineId>) -> Answer<Why> {
-    app.answer(app.controller.why(&id).await)
+    app.answer(app.controller.why(&id, (app.clock)()).await)
 }
 
 impl App {

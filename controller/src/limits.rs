@@ -35,7 +35,7 @@ pub(crate) fn check_in(asked: &CheckIn) -> Result<(), String> {
             api::VERSION
         ));
     }
-    check_boot(boot)?;
+    self::boot(boot)?;
     if agent.len() > LABEL_BYTES_MAX {
         return Err(format!("the agent's version is longer than {LABEL_BYTES_MAX} bytes"));
     }
@@ -119,7 +119,7 @@ pub(crate) fn name(what: &str, name: &str) -> Option<String> {
 
 /// Why a batch of events is not believed.
 pub(crate) fn events(batch: &EventBatch) -> Result<(), String> {
-    check_boot(&batch.boot)?;
+    boot(&batch.boot)?;
     let (count, max) = (batch.events.len(), EventBatch::EVENTS_MAX);
     if count > max {
         return Err(format!("a batch of {count} events: {max} are most, send several"));
@@ -136,7 +136,8 @@ pub(crate) fn events(batch: &EventBatch) -> Result<(), String> {
     }
 }
 
-fn check_boot(boot: &str) -> Result<(), String> {
+/// Why this does not name a boot.
+pub(crate) fn boot(boot: &str) -> Result<(), String> {
     let hex = boot.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     if boot.len() == 32 && hex {
         return Ok(());

@@ -17,6 +17,8 @@ pub struct Metrics {
     pub machines_new: Counter,
     /// Orders to deploy given.
     pub orders_deploy: Counter,
+    /// Orders to make an image given.
+    pub orders_make: Counter,
     /// Orders to hold given.
     pub orders_hold: Counter,
     /// Events recorded.
@@ -33,6 +35,8 @@ pub struct Metrics {
     pub boots_disk: Counter,
     /// Runs that installed an image.
     pub runs_succeeded: Counter,
+    /// Runs that made an image.
+    pub runs_made: Counter,
     /// Runs that found their image installed.
     pub runs_already_installed: Counter,
     /// Attempts that failed.
@@ -57,6 +61,7 @@ impl Metrics {
             ("check_ins", "Check-ins answered", &self.check_ins),
             ("machines_new", "Machines never seen before", &self.machines_new),
             ("orders_deploy", "Orders to deploy given", &self.orders_deploy),
+            ("orders_make", "Orders to make an image given", &self.orders_make),
             ("orders_hold", "Orders to hold given", &self.orders_hold),
             ("events", "Events recorded", &self.events),
             ("events_repeated", "Events that were recorded before", &self.events_repeated),
@@ -65,6 +70,7 @@ impl Metrics {
             ("boots_loader", "Machines sent to the loader", &self.boots_loader),
             ("boots_disk", "Machines sent to their disk", &self.boots_disk),
             ("runs_succeeded", "Runs that installed an image", &self.runs_succeeded),
+            ("runs_made", "Runs that made an image", &self.runs_made),
             ("runs_already_installed", "Runs that found it there", &self.runs_already_installed),
             ("attempts_failed", "Attempts that failed", &self.attempts_failed),
             ("runs_failed", "Runs that failed for good", &self.runs_failed),
@@ -85,6 +91,7 @@ impl Metrics {
         }
         match answer.order {
             Order::Deploy(_) => self.orders_deploy.inc(),
+            Order::Make(_) => self.orders_make.inc(),
             _ => self.orders_hold.inc(),
         };
     }
@@ -102,6 +109,7 @@ impl Metrics {
             return;
         }
         match after.state {
+            RunState::Succeeded if after.target.makes.is_some() => self.runs_made.inc(),
             RunState::Succeeded => self.runs_succeeded.inc(),
             RunState::AlreadyInstalled => self.runs_already_installed.inc(),
             RunState::Retrying => self.attempts_failed.inc(),

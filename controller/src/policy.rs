@@ -91,20 +91,45 @@ pub enum Missing {
     /// The server builds it, the machine waits for that.
     #[default]
     Build,
+    /// One of the machines that need it makes it, the others wait.
+    OnTarget,
     /// The machine waits.
     Hold,
     /// The machine is refused.
     Fail,
 }
 
-/// The facts that the recipe in a file uses, or what is wrong with it.
-pub type CheckRecipe<'a> = &'a dyn Fn(&Path) -> Result<Vec<String>, String>;
+/// What a policy has to know of a recipe that it names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecipeFacts {
+    /// Paths of the facts that it uses.
+    pub uses: Vec<String>,
+    /// Whether machines make its image.
+    pub on_target: OnTarget,
+}
+
+/// Whether machines make the image of a recipe.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum OnTarget {
+    /// It was not looked at.
+    #[default]
+    Unknown,
+    /// The server makes it.
+    No,
+    /// They do.
+    Yes,
+    /// They would, and this server cannot have them do it, for this reason.
+    Impossible(String),
+}
+
+/// What there is to know of the recipe in a file, or what is wrong with it.
+pub type CheckRecipe<'a> = &'a dyn Fn(&Path) -> Result<RecipeFacts, String>;
 
 impl Policy {
     /// Reads the text of a policy file; every problem is found at once. The
     /// recipes that it names are not looked at.
     pub fn parse(text: &str) -> Result<Policy, Vec<PolicyProblem>> {
-        Policy::parse_with(text, &|_| Ok(Vec::new()))
+        Policy::parse_with(text, &|_| Ok(RecipeFacts::default()))
     }
 
     /// As [`Policy::parse`], and its recipes have to be right too.

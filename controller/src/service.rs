@@ -7,9 +7,12 @@ mod check_in;
 mod decide;
 mod dry_run;
 mod events;
+mod made;
 mod recipe;
 mod steer;
 mod steps;
+mod turn;
+mod why;
 
 use std::error::Error;
 use std::future::Future;
@@ -17,6 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use wire::admin::{RunState, UnixMs};
 use wire::{Digest, Reference};
 
 use crate::build::{BuildOptions, Builder, Builds, Shared};
@@ -70,6 +74,9 @@ pub enum ControllerError {
     /// What was asked for is not there.
     #[error("{0}")]
     Missing(String),
+    /// What was told does not fit what is on record.
+    #[error("{0}")]
+    Conflict(String),
     /// The store could not be asked.
     #[error("the store could not tell which image {reference} is: try again")]
     Images {
@@ -168,12 +175,16 @@ async fn apply(
     machine: &mut Machine,
     before: Option<&Run>,
     changes: &Changes,
+    now: UnixMs,
 ) -> Result<(), DbError> {
     for run in changes.closed.iter().chain(&changes.run) {
         match before.filter(|before| before.id == run.id) {
             Some(before) if before == run => {}
             Some(_) => run::put(c, run).await?,
             None => run::add(c, run).await?,
+        }
+        if run.state == RunState::Failed && before.is_some_and(|b| b.state != RunState::Failed) {
+            made::failed(c, run, now).await?;
         }
     }
     machine.run = changes.run.as_ref().map(|run| run.id.clone());

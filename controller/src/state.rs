@@ -5,15 +5,16 @@
 //! report once more changes nothing and is answered the same, so a controller
 //! may die at any moment, and agents may repeat themselves.
 
+mod check_in;
 mod installed;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use wire::admin::{MachineState, RunState, UnixMs};
-use wire::{
-    DeployOrder, Disk, HoldOrder, ImageOrder, MachineId, Order, Outcome, RunId, Start, Step,
-};
+use wire::{Configuration, Disk, ImageOrder, MachineId, Order, Outcome, RunId, Start, Step};
 
+use check_in::CheckIn;
 use installed::installed;
 
 /// Attempts of one run before its machine is held: a machine that cannot be
@@ -29,6 +30,8 @@ pub const HOLD_RETRY_SECS: u32 = 15;
 pub enum Wanted {
     /// These images on it.
     Deploy(Box<Target>),
+    /// That it makes an image.
+    Make(Box<Make>),
     /// That it waits, for this reason.
     Hold(String),
     /// That it is refused, for this reason.
@@ -46,6 +49,25 @@ pub struct Target {
     pub others: Vec<ImageOrder>,
     /// How it is started.
     pub start: Start,
+    /// What the machine makes of the image, where it is not there to be run.
+    pub makes: Option<Configuration>,
+}
+
+/// An image that is to be made on a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Make {
+    /// Its base, and the rule that needs it. It says what is made.
+    pub target: Target,
+    /// What is made.
+    pub configuration: Configuration,
+    /// Why, for the person at the machine.
+    pub reason: String,
+    /// What makes it.
+    pub script: String,
+    /// The script's environment beside the usual.
+    pub environment: BTreeMap<String, String>,
+    /// Seconds that it may take.
+    pub timeout_secs: u32,
 }
 
 impl Target {
@@ -58,6 +80,9 @@ impl Target {
 /// What the rule calls the images.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(configuration) = &self.makes {
+            return configuration.reference().fmt(f);
+        }
         self.system.reference.fmt(f)?;
         self.others.iter().try_for_each(|image| write!(f, ", {}", image.reference))
     }
@@ -130,6 +155,8 @@ pub enum Report<'a> {
         /// How.
         outcome: &'a Outcome,
     },
+    /// The image that the current run makes is in the store.
+    Made,
 }
 
 /// What is to be recorded and answered.
@@ -145,18 +172,30 @@ pub struct Changes {
     pub order: Option<Order>,
 }
 
+impl Changes {
+    /// Whether the machine begins the run of this name with something that it does
+    /// not have.
+    pub fn begin(&self, fresh: &RunId) -> bool {
+        let run = self.run.as_ref();
+        run.is_some_and(|run| run.id == *fresh && run.state == RunState::Ordered)
+    }
+}
+
 /// From what is recorded and what was reported to what is to be recorded and
 /// answered. None where the report changes nothing.
 pub fn reconcile(recorded: Recorded<'_>, report: Report<'_>, now: UnixMs) -> Option<Changes> {
     match report {
         Report::CheckIn { boot, disks, wanted, fresh } => {
             let run = recorded.run.cloned().map(|run| rebooted(run, boot, disks, now));
-            let asked = CheckIn { machine: recorded.machine, boot, disks, fresh, now };
+            let failed_before = recorded.run.is_some_and(|run| run.state == RunState::Failed);
+            let machine = recorded.machine;
+            let asked = CheckIn { machine, boot, disks, fresh, failed_before, now };
             Some(match (recorded.held, wanted) {
                 (Some(reason), _) => asked.hold(run, MachineState::Held, reason),
                 (None, Wanted::Hold(reason)) => asked.hold(run, MachineState::Held, reason),
                 (None, Wanted::Fail(reason)) => asked.hold(run, MachineState::Failed, reason),
-                (None, Wanted::Deploy(target)) => asked.deploy(run, target),
+                (None, Wanted::Deploy(target)) => asked.carry_out(run, target, None),
+                (None, Wanted::Make(make)) => asked.carry_out(run, &make.target, Some(make)),
             })
         }
         Report::Started { attempt, step } => {
@@ -171,9 +210,13 @@ pub fn reconcile(recorded: Recorded<'_>, report: Report<'_>, now: UnixMs) -> Opt
                     None => None,
                 },
                 Outcome::Done => stepped(run, done(run, step)?, None, now),
-                Outcome::Skipped { .. } => stepped(run, skipped(run.state, step)?, None, now),
+                Outcome::Skipped { .. } => stepped(run, skipped(run, step)?, None, now),
                 Outcome::Unknown => None,
             }
+        }
+        Report::Made => {
+            let run = recorded.run.filter(|run| run.target.makes.is_some())?;
+            (!run.state.is_over()).then(|| made(run, now))
         }
     }
 }
@@ -191,109 +234,34 @@ impl Run {
     }
 }
 
+/// The machine of this run was not heard of for too long, so that others need not
+/// wait for it any more.
+pub fn gone(run: &Run, reason: String, now: UnixMs) -> Changes {
+    let cause = Some(reason.clone());
+    let run = Run { cause, ..run.clone().became(RunState::Superseded, now) };
+    let machine = (MachineState::Held, Some(reason));
+    Changes { machine, closed: None, run: Some(run), order: None }
+}
+
+fn made(run: &Run, now: UnixMs) -> Changes {
+    let reason = format!("it made {}: it is told what to do when it checks in", run.target);
+    let run = Run { cause: None, ..run.clone().became(RunState::Succeeded, now) };
+    let machine = (MachineState::Held, Some(reason));
+    Changes { machine, closed: None, run: Some(run), order: None }
+}
+
 /// A run whose machine has started anew: either it was finished and the last
 /// events were lost, or this attempt was.
 fn rebooted(run: Run, boot: &str, disks: &[Disk], now: UnixMs) -> Run {
     if run.state.is_over() || run.state == RunState::Retrying || run.boot == boot {
         return run;
     }
-    if installed(disks, &run.target) {
+    if run.target.makes.is_none() && installed(disks, &run.target) {
         return Run { cause: None, ..run.became(RunState::Succeeded, now) };
     }
     let cause = format!("the machine started anew while {}", doing(run.state));
     let state = after_failure(run.attempt);
     Run { cause: Some(cause), ..run.became(state, now) }
-}
-
-struct CheckIn<'a> {
-    machine: &'a MachineId,
-    boot: &'a str,
-    disks: &'a [Disk],
-    fresh: &'a RunId,
-    now: UnixMs,
-}
-
-impl CheckIn<'_> {
-    fn hold(&self, run: Option<Run>, state: MachineState, reason: &str) -> Changes {
-        let run = run.map(|run| superseded(run, reason, self.now));
-        let order = HoldOrder { reason: reason.to_owned(), retry_secs: HOLD_RETRY_SECS };
-        Changes {
-            machine: (state, Some(reason.to_owned())),
-            closed: None,
-            run,
-            order: Some(Order::Hold(order)),
-        }
-    }
-
-    fn deploy(&self, run: Option<Run>, target: &Target) -> Changes {
-        match run {
-            Some(run) if run.target == *target => self.proceed(run),
-            Some(run) => {
-                let reason = format!("rule {:?} now says {target}", target.rule);
-                let closed = superseded(run, &reason, self.now);
-                self.begin(Some(closed), target)
-            }
-            None => self.begin(None, target),
-        }
-    }
-
-    /// The policy still wants what the current run deploys.
-    fn proceed(&self, run: Run) -> Changes {
-        match run.state {
-            RunState::Failed => {
-                let reason = gave_up(&run);
-                self.hold(Some(run), MachineState::Held, &reason)
-            }
-            RunState::Retrying => self.order(
-                None,
-                Run {
-                    attempt: run.attempt.saturating_add(1),
-                    boot: self.boot.to_owned(),
-                    ..run.became(RunState::Ordered, self.now)
-                },
-            ),
-            RunState::Superseded | RunState::Unknown => {
-                let target = run.target.clone();
-                self.begin(Some(run), &target)
-            }
-            // Every boot that finds its image is a run of its own in the record.
-            state if state.is_over() && run.boot != self.boot => {
-                let target = run.target.clone();
-                self.begin(Some(run), &target)
-            }
-            _ => self.order(None, run),
-        }
-    }
-
-    fn begin(&self, closed: Option<Run>, target: &Target) -> Changes {
-        let closed = closed.map(|run| Run { ended: run.ended.or(Some(self.now)), ..run });
-        let there = installed(self.disks, target);
-        let run = Run {
-            id: self.fresh.clone(),
-            machine: self.machine.clone(),
-            target: target.clone(),
-            state: if there { RunState::AlreadyInstalled } else { RunState::Ordered },
-            attempt: 1,
-            boot: self.boot.to_owned(),
-            cause: None,
-            created: self.now,
-            changed: self.now,
-            ended: None,
-        };
-        self.order(closed, run)
-    }
-
-    fn order(&self, closed: Option<Run>, run: Run) -> Changes {
-        let Target { system, others, start, .. } = run.target.clone();
-        let order =
-            DeployOrder { run: run.id.clone(), attempt: run.attempt, system, others, start };
-        Changes {
-            machine: (standing(run.state), None),
-            closed,
-            run: Some(run),
-            order: Some(Order::Deploy(order)),
-        }
-    }
 }
 
 /// The state of a run in which a step began; none where that is no news.
@@ -305,12 +273,9 @@ fn started(state: RunState, step: Step) -> Option<RunState> {
         Step::Verify => RunState::Verifying,
         Step::Seal => RunState::Sealing,
         Step::Start => RunState::Starting,
-        Step::Inventory
-        | Step::Network
-        | Step::CheckIn
-        | Step::Script
-        | Step::Capture
-        | Step::Unknown => return None,
+        Step::Script => RunState::Scripting,
+        Step::Capture => RunState::Capturing,
+        Step::Inventory | Step::Network | Step::CheckIn | Step::Unknown => return None,
     };
     match (state, step) {
         (Succeeded | Failed | Superseded, _) => None,
@@ -323,21 +288,28 @@ fn started(state: RunState, step: Step) -> Option<RunState> {
 fn done(run: &Run, step: Step) -> Option<RunState> {
     match (step, run.state) {
         (Step::Start, RunState::AlreadyInstalled) if run.ended.is_none() => Some(run.state),
-        (Step::Start, state) if !state.is_over() => Some(RunState::Succeeded),
+        // An image is made once the store has it, and the agent does not know that.
+        (Step::Start, state) if !state.is_over() && run.target.makes.is_none() => {
+            Some(RunState::Succeeded)
+        }
         _ => None,
     }
 }
 
 /// An agent that skips the transfer found the image on the disk.
-fn skipped(state: RunState, step: Step) -> Option<RunState> {
-    (step == Step::Transfer && !state.is_over()).then_some(RunState::AlreadyInstalled)
+fn skipped(run: &Run, step: Step) -> Option<RunState> {
+    let there = step == Step::Transfer && run.target.makes.is_none();
+    (there && !run.state.is_over()).then_some(RunState::AlreadyInstalled)
 }
 
 /// The state of a run of which a step failed. Also a start that was told done
 /// before it was tried can fail yet.
 fn failed(run: &Run, cause: &str) -> Option<RunState> {
     let news = run.cause.as_deref() != Some(cause) || run.state != after_failure(run.attempt);
-    let open = !matches!(run.state, RunState::Failed | RunState::Superseded);
+    let open = match run.target.makes {
+        Some(_) => !run.state.is_over(),
+        None => !matches!(run.state, RunState::Failed | RunState::Superseded),
+    };
     (news && open).then(|| after_failure(run.attempt))
 }
 
@@ -394,6 +366,8 @@ fn doing(state: RunState) -> &'static str {
         RunState::Transferring => "transferring",
         RunState::Verifying => "verifying",
         RunState::Sealing => "sealing",
+        RunState::Scripting => "running the recipe's script",
+        RunState::Capturing => "reading and sending what the script made",
         RunState::Starting => "starting the installed OS, and its disk has no receipt of it",
         _ => "busy",
     }

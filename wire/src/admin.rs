@@ -108,11 +108,15 @@ pub enum RunState {
     Verifying,
     /// It writes what makes the disk bootable, and the receipt.
     Sealing,
+    /// It runs a recipe's script on what was installed.
+    Scripting,
+    /// It reads what came of that, and sends it to the store.
+    Capturing,
     /// It starts the installed OS.
     Starting,
     /// An attempt failed, the next one follows.
     Retrying,
-    /// Over: the image was installed and started.
+    /// Over: the image was installed and started, or made and stored.
     Succeeded,
     /// Over: the image was there already, and was started.
     AlreadyInstalled,
@@ -286,6 +290,10 @@ pub struct RunSummary {
     /// What else it puts on the machine, each image on a disk of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<ImageOrder>,
+    /// What the machine makes of the image on its own hardware, where it does not
+    /// run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub makes: Option<Configuration>,
     /// The rule that asked for it.
     pub rule: String,
     /// How it stands.

@@ -87,7 +87,7 @@ pub(super) fn mistake<T>(at: Range<usize>, message: impl Into<String>) -> Checke
     Err(Mistake { at, message: message.into() })
 }
 
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     folder: &'a Path,
     /// Files that were read.
     sources: RefCell<Vec<PathBuf>>,
@@ -118,6 +118,7 @@ impl Checker<'_> {
             system: system(&raw.system, &name)?,
             disk: disk(&raw.disk)?,
             check: self.check(&raw.check)?,
+            target: raw.target.map(|target| self.target(target, &raw.uses)).transpose()?,
             name,
             path: path.to_owned(),
             digest: Digest(*blake3::hash(text.as_bytes()).as_bytes()),
@@ -182,7 +183,7 @@ impl Checker<'_> {
     }
 
     /// A single word is the path of a script, anything else the script itself.
-    fn script(&self, script: &Text) -> Checked<Script> {
+    pub(super) fn script(&self, script: &Text) -> Checked<Script> {
         let text = script.as_ref();
         if text.trim().is_empty() {
             return mistake(script.span(), "an empty script: leave it out");

@@ -30,6 +30,7 @@ pub(super) struct Recipe {
     pub disk: Disk,
     #[serde(default)]
     pub check: Check,
+    pub target: Option<Target>,
 }
 
 #[derive(serde::Deserialize)]
@@ -75,6 +76,15 @@ pub(super) struct Check {
     #[serde(default)]
     pub boot: Boot,
     pub expect: Option<Text>,
+    pub timeout: Option<Spanned<u64>>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    pub script: Text,
+    #[serde(default)]
+    pub uses: Vec<Text>,
     pub timeout: Option<Spanned<u64>>,
 }
 

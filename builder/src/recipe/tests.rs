@@ -14,6 +14,8 @@ fn load(text: &str) -> Result<Recipe, String> {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(&path, mode).unwrap();
     }
+    std::fs::write(dir.path().join("binary"), [0x7f, 0xff]).unwrap();
+    std::fs::write(dir.path().join("large"), vec![b'#'; 1 << 20]).unwrap();
     let path = dir.path().join("r.toml");
     std::fs::write(&path, text).unwrap();
     Recipe::load(&path)
@@ -32,6 +34,7 @@ fn the_shortest_recipe_has_all_defaults() {
         System { hostname: "web".to_owned(), root_password: None, dhcp: true }
     );
     assert_eq!(recipe.disk, Disk { size: RootSize::Fit, cmdline: String::new() });
+    assert_eq!(recipe.target, None);
     assert_eq!(recipe.check.boot, []);
     assert_eq!(recipe.check.expect, "login:");
 }
@@ -99,9 +102,46 @@ fn a_mistake_says_where_it_is_and_what_is_allowed() {
         (
             format!("{HEAD}pakages = []\n{BASE}"),
             "2:1: unknown field `pakages`, expected one of `recipe`, `uses`, `base`, `packages`, `files`, \
-             `script`, `step`, `system`, `disk`, `check`",
+             `script`, `step`, `system`, `disk`, `check`, `target`",
         ),
         (format!("recipe = \"Web\"\n{BASE}"), "1:10: \"Web\" is not a recipe name"),
+        (format!("{HEAD}{BASE}[target]\n"), "4:1: missing field `script`"),
+        (
+            format!("{HEAD}{BASE}[target]\nscript = \"a b\"\ntimout = 4\n"),
+            "6:1: unknown field `timout`, expected one of `script`, `uses`, `timeout`",
+        ),
+        (
+            format!("{HEAD}{BASE}[target]\nscript = \"absent.sh\"\n"),
+            "5:10: cannot read absent.sh: No such file",
+        ),
+        (format!("{HEAD}{BASE}[target]\nscript = \" \"\n"), "5:10: an empty script"),
+        (
+            format!("{HEAD}{BASE}[target]\nscript = \"binary\"\n"),
+            "5:10: a script for a machine is text in UTF-8",
+        ),
+        (
+            format!("{HEAD}{BASE}[target]\nscript = \"large\"\n"),
+            "5:10: a script for a machine has at most 1048512 bytes",
+        ),
+        (
+            format!("{HEAD}{BASE}[target]\nscript = \"a b\"\ntimeout = 0\n"),
+            "6:11: expected 1 to 86400 seconds",
+        ),
+        (
+            format!("{HEAD}{BASE}[target]\nscript = \"a b\"\ntimeout = 86401\n"),
+            "6:11: expected 1 to 86400 seconds",
+        ),
+        (
+            format!("{HEAD}{BASE}[target]\nscript = \"a b\"\nuses = [\"cpu.cuont\"]\n"),
+            "6:9: no machine reports \"cpu.cuont\": did you mean cpu.count?",
+        ),
+        (
+            format!(
+                "{HEAD}uses = [\"label.a-b\"]\n{BASE}[target]\nscript = \"a b\"\n\
+                 uses = [\"label.a_b\"]\n"
+            ),
+            "7:9: \"label.a_b\" and \"label.a-b\" would both be INGOT_LABEL_A_B",
+        ),
         (
             format!("{HEAD}uses = [\"cpu.arch\", \"cpu.cuont\"]\n{BASE}"),
             "2:21: no machine reports \"cpu.cuont\": did you mean cpu.count?",

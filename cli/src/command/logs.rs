@@ -6,7 +6,7 @@ use std::time::Duration;
 use wire::RunId;
 use wire::admin::{LOG, LOG_WAIT_SECS_MAX, LogEntry, LogPage, RUNS, RunList, RunState};
 
-use super::run::detail;
+use super::run::{detail, wanted};
 use crate::args::fleet::RunLogs;
 use crate::client::{PAGE, Server};
 use crate::context::Context;
@@ -101,8 +101,11 @@ impl Reader<'_> {
     /// Says how the run ended; a failed run is a failure.
     fn ending(&self, run: &RunId) -> anyhow::Result<()> {
         let summary = self.patiently(|| detail(&self.server, run))?.summary;
-        let image = &summary.reference;
+        let image = wanted(&summary);
         let text = match summary.state {
+            RunState::Succeeded if summary.makes.is_some() => {
+                format!("{image} was made and is in the store")
+            }
             RunState::Succeeded => format!("{image} was installed and started"),
             RunState::AlreadyInstalled => format!("{image} was installed already and was started"),
             RunState::Superseded => "something else is wanted of the machine now".to_owned(),

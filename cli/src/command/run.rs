@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use wire::admin::{RUNS, RunDetail, RunList, RunSummary, StepRecord};
-use wire::{EventKind, Outcome, RunId};
+use wire::{Configuration, EventKind, Outcome, Reference, RunId};
 
 use crate::args::fleet::{RunLs, RunShow};
 use crate::client::{PAGE, Server};
@@ -58,12 +58,17 @@ fn row(run: &RunSummary, now: Timestamp) -> [Cell; 8] {
         run.id.to_string().into(),
         run_state(run.state),
         run.machine.to_string().into(),
-        run.reference.to_string().into(),
+        wanted(run).to_string().into(),
         run.rule.clone().into(),
         run.attempt.to_string().into(),
         ago_ms(run.created, now).into(),
         took(run).into(),
     ]
+}
+
+/// What a run installs or makes.
+pub fn wanted(run: &RunSummary) -> Reference {
+    run.makes.as_ref().map_or_else(|| run.reference.clone(), Configuration::reference)
 }
 
 fn took(run: &RunSummary) -> String {
@@ -79,7 +84,12 @@ fn sheet(run: &RunDetail, now: Timestamp) -> Sheet {
         sheet.entry("because", Cell::toned(cause.clone(), Tone::Bad));
     }
     sheet.entry("machine", summary.machine.to_string());
-    sheet.entry("image", format!("{} ({})", summary.reference, summary.image.short()));
+    if let Some(made) = &summary.makes {
+        sheet.entry("makes", made.reference().to_string());
+        sheet.entry("for", made.to_string());
+    }
+    let image = if summary.makes.is_some() { "base" } else { "image" };
+    sheet.entry(image, format!("{} ({})", summary.reference, summary.image.short()));
     for other in &summary.others {
         sheet.entry("with", format!("{} ({})", other.reference, other.image.short()));
     }
@@ -137,13 +147,14 @@ mod tests {
             disk: DiskChoice::default(),
         };
         let now = Timestamp::from_second(1000).unwrap();
-        let run = RunDetail {
+        let mut run = RunDetail {
             summary: RunSummary {
                 id: "r-1".parse().unwrap(),
                 machine: "m-1".parse().unwrap(),
                 image: Digest([1; 32]),
                 reference: "lab/db:1".parse().unwrap(),
                 others: vec![image("lab/data:1", 2), image("lab/log:1", 3)],
+                makes: None,
                 rule: "databases".to_owned(),
                 state: RunState::Succeeded,
                 attempt: 1,
@@ -163,6 +174,27 @@ mod tests {
             image    lab/db:1 (010101010101)
             with     lab/data:1 (020202020202)
             with     lab/log:1 (030303030303)
+            rule     databases
+            attempt  1
+            began    1 min ago
+            took     30.0 s"#]]
+        .assert_eq(&sheet(&run, now).lines(&Out::plain()).join("\n"));
+
+        // What is made on the machine, and out of what.
+        run.summary.others.clear();
+        run.summary.makes = Some(Configuration {
+            key: Digest([0xab; 32]),
+            recipe: "gpu".to_owned(),
+            facts: [("cpu.count".to_owned(), None)].into(),
+        });
+        run.summary.state = RunState::Scripting;
+        expect![[r#"
+            run      r-1
+            state    scripting
+            machine  m-1
+            makes    built/gpu:abababababab
+            for      recipe gpu for cpu.count not reported
+            base     lab/db:1 (010101010101)
             rule     databases
             attempt  1
             began    1 min ago

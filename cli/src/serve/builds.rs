@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use builder::{BuiltImage, Event, Options, Recipe};
-use controller::{Builder, Building, Built, Plan, Progress, Tell};
+use controller::{Builder, Building, Built, OnTarget, Plan, Progress, Tell};
 use store_repo::{ImportProgress, Repo, Source};
 use wire::{Configuration, FactValue, Facts};
 
@@ -30,8 +30,9 @@ impl Builder for RecipeBuilder {
     fn plan(&self, recipe: &Path, facts: &Facts) -> Result<Box<dyn Plan>, String> {
         let recipe = self.recipes.get(recipe)?;
         let configuration = recipe.configuration(facts);
+        let on_target = recipe.on_target(facts).map(on_target);
         let (repo, cache) = (self.repo.clone(), self.cache.clone());
-        Ok(Box::new(Job { recipe, configuration, repo, cache }))
+        Ok(Box::new(Job { recipe, configuration, on_target, repo, cache }))
     }
 }
 
@@ -40,13 +41,24 @@ impl Builder for RecipeBuilder {
 struct Job {
     recipe: Arc<Recipe>,
     configuration: Configuration,
+    on_target: Option<OnTarget>,
     repo: Arc<Repo>,
     cache: PathBuf,
+}
+
+/// As the controller has it.
+fn on_target(on_target: builder::OnTarget) -> OnTarget {
+    let builder::OnTarget { configuration, script, environment, timeout_secs } = on_target;
+    OnTarget { configuration, script, environment, timeout_secs }
 }
 
 impl Plan for Job {
     fn configuration(&self) -> &Configuration {
         &self.configuration
+    }
+
+    fn on_target(&self) -> Option<&OnTarget> {
+        self.on_target.as_ref()
     }
 
     fn build(self: Box<Self>, tell: Tell) -> Building {

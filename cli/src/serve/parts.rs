@@ -47,7 +47,7 @@ impl Parts {
     /// Opens everything; the first mistake ends it.
     pub async fn open(settings: &Settings) -> anyhow::Result<Parts> {
         writable(&settings.state)?;
-        let policy = policy(settings.policy.as_deref())?;
+        let policy = policy(settings.policy.as_deref(), settings.uploads)?;
         let place = place(&settings.store)?;
         let repo = Repo::open_or_create(place).await.doing(|| "cannot open the store")?;
         let repo = Arc::new(repo);
@@ -158,9 +158,10 @@ fn writable(folder: &Path) -> anyhow::Result<()> {
     })
 }
 
-fn policy(path: Option<&Path>) -> anyhow::Result<PolicyFile> {
+fn policy(path: Option<&Path>, uploads: bool) -> anyhow::Result<PolicyFile> {
     let Some(path) = path else { return Ok(PolicyFile::fixed(Policy::default())) };
-    PolicyFile::open(path, check_recipe).map_err(|error| {
+    let recipes = move |recipe: &Path| check_recipe(recipe, uploads);
+    PolicyFile::open(path, recipes).map_err(|error| {
         let code = match &error {
             PolicyError::Wrong { .. } => Code::Mistake,
             PolicyError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {

@@ -6,12 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use builder::Recipe;
-use controller::policy::Stamp;
+use controller::policy::{OnTarget, RecipeFacts, Stamp};
 use tracing::{error, info};
 
-/// The facts that the recipe in a file uses, or what is wrong with it.
-pub fn check_recipe(path: &Path) -> Result<Vec<String>, String> {
-    load(path).map(|recipe| recipe.uses)
+/// What a policy has to know of the recipe in a file, or what is wrong with it.
+/// `uploads`: whether the server that it is for takes them.
+pub fn check_recipe(path: &Path, uploads: bool) -> Result<RecipeFacts, String> {
+    let mut recipe = load(path)?;
+    let on_target = match &recipe.target {
+        None => OnTarget::No,
+        Some(_) if uploads => OnTarget::Yes,
+        Some(_) => OnTarget::Impossible(
+            "a machine that makes this image sends it to the store, and this server takes no \
+             uploads: set uploads = true in [store] of its configuration"
+                .to_owned(),
+        ),
+    };
+    recipe.uses.extend(recipe.target.into_iter().flat_map(|target| target.uses));
+    Ok(RecipeFacts { uses: recipe.uses, on_target })
 }
 
 fn load(path: &Path) -> Result<Recipe, String> {
@@ -119,6 +131,23 @@ mod tests {
                         [files]\n\"etc/motd\" = \"motd\"\n";
 
     #[test]
+    fn an_image_that_machines_make_wants_a_server_that_takes_uploads() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gpu.toml");
+        let target = "uses = [\"label.role\"]\n[target]\nscript = \"echo it\"\n\
+                      uses = [\"pci.modalias\"]\n";
+        let (name, rest) = TEXT.split_once("[base]").unwrap();
+        let (uses, target) = target.split_once('\n').unwrap();
+        let rest = rest.split_once("[files]").unwrap().0;
+        write(&path, &format!("{name}{uses}\n[base]{rest}{target}"), MINUTE);
+        let facts = |uploads| check_recipe(&path, uploads).unwrap();
+        assert_eq!(facts(true).uses, ["label.role", "pci.modalias"]);
+        assert_eq!(facts(true).on_target, OnTarget::Yes);
+        let OnTarget::Impossible(why) = facts(false).on_target else { panic!() };
+        assert!(why.contains("set uploads = true in [store]"), "{why}");
+    }
+
+    #[test]
     fn a_recipe_is_read_again_when_it_or_a_file_of_it_changed_and_was_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let (path, motd) = (dir.path().join("web.toml"), dir.path().join("motd"));
@@ -129,7 +158,8 @@ mod tests {
         write(&motd, "hello", MINUTE);
         write(&path, TEXT, Duration::from_secs(1));
         assert!(content().unwrap_err().ends_with("it is read when it is left alone"));
-        assert_eq!(check_recipe(&path), Ok(vec![]));
+        let plain = RecipeFacts { uses: vec![], on_target: OnTarget::No };
+        assert_eq!(check_recipe(&path, false), Ok(plain));
         write(&path, TEXT, MINUTE);
         let first = content().unwrap();
         assert!(Arc::ptr_eq(&recipes.get(&path).unwrap(), &recipes.get(&path).unwrap()));
@@ -142,7 +172,9 @@ mod tests {
 
         write(&path, &TEXT.replace("files", "fils"), MINUTE);
         assert_eq!(content(), Ok(second), "the one before stays in force");
-        assert!(check_recipe(&path).unwrap_err().contains("web.toml:4:2: unknown field `fils`"));
+        assert!(
+            check_recipe(&path, false).unwrap_err().contains("web.toml:4:2: unknown field `fils`")
+        );
         std::fs::remove_file(&motd).unwrap();
         assert_eq!(content(), Ok(second));
         write(&motd, "hello", MINUTE);

@@ -422,7 +422,7 @@ fn a_build_that_fails_is_told_to_the_machine_and_tried_again_when_that_is_releas
     assert!(reason.starts_with(said), "{reason}");
     assert!(reason.contains("(recipe web for system.manufacturer \"ACME\")"), "{reason}");
     let why = ask(&["policy", "why", machine.as_str()]);
-    let build = &why["rules"][0]["build"];
+    let build = &why["rules"][0]["builds"][0];
     assert_eq!((&build["recipe"], &build["image"]), (&json!("web"), &Value::Null));
     assert!(build["standing"].as_str().unwrap().starts_with("its build failed: "), "{build}");
     ask(&["machine", "release", machine.as_str()]);

@@ -14,7 +14,7 @@ use super::Progress;
 /// another one by facts that it makes up.
 pub(crate) const OPEN_MAX: usize = 1000;
 /// How many of its last lines are kept of a build.
-const LINES_MAX: usize = 20;
+pub(crate) const LINES_MAX: usize = 20;
 /// Longest of these lines, in characters.
 const LINE_CHARS_MAX: usize = 500;
 
@@ -71,6 +71,12 @@ impl fmt::Display for Status {
     }
 }
 
+/// A line as it is shown on consoles.
+pub(crate) fn shown(line: &str) -> String {
+    let shown = line.chars().map(|c| if c.is_control() { ' ' } else { c });
+    shown.take(LINE_CHARS_MAX).collect()
+}
+
 impl Queue {
     /// Adds a build; false where it is there already, or too many are.
     pub fn add(&mut self, key: Digest) -> bool {
@@ -102,9 +108,7 @@ impl Queue {
                 if build.lines.len() == LINES_MAX {
                     build.lines.pop_front();
                 }
-                // They are shown on consoles.
-                let shown = line.chars().map(|c| if c.is_control() { ' ' } else { c });
-                build.lines.push_back(shown.take(LINE_CHARS_MAX).collect());
+                build.lines.push_back(shown(&line));
             }
         }
     }

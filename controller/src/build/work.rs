@@ -50,12 +50,14 @@ impl Builds {
         self.builder.plan(recipe, facts)
     }
 
-    /// How the build of a configuration ended, unless its image is gone.
-    pub async fn known(
-        &self,
-        configuration: &Configuration,
-    ) -> Result<Option<Record>, ControllerError> {
-        self.site.known(configuration).await
+    /// How the build of this key ended.
+    pub async fn recorded(&self, key: &Digest) -> Result<Option<Record>, DbError> {
+        build::get(&mut *self.site.shared.db.read().await?, key).await
+    }
+
+    /// The image that came of a build, unless it is gone.
+    pub async fn there(&self, record: Option<&Record>) -> Result<Option<Built>, ControllerError> {
+        self.site.there(record).await
     }
 
     /// How the build of a configuration stands, unless it is over.
@@ -112,16 +114,14 @@ impl Site {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn known(
-        &self,
-        configuration: &Configuration,
-    ) -> Result<Option<Record>, ControllerError> {
-        let record = build::get(&mut *self.shared.db.read().await?, &configuration.key).await?;
-        let Some(Record { ending: Ending::Built(built), .. }) = &record else { return Ok(record) };
+    async fn there(&self, record: Option<&Record>) -> Result<Option<Built>, ControllerError> {
+        let Some(Record { ending: Ending::Built(built), configuration, .. }) = record else {
+            return Ok(None);
+        };
         // The name keeps the image from being collected, so it is the name that counts.
         let reference = configuration.reference();
         match self.shared.images.resolve(&reference).await {
-            Ok(image) if image == Some(built.image) => Ok(record),
+            Ok(image) if image == Some(built.image) => Ok(Some(built.clone())),
             Ok(_) => Ok(None),
             Err(source) => Err(ControllerError::Images { reference, source }),
         }
@@ -191,7 +191,10 @@ impl Work {
 
     async fn work(&mut self, plan: Box<dyn Plan>) -> Result<(), ControllerError> {
         // It may have ended between the look and the asking of a machine.
-        if self.site.known(&self.configuration).await?.is_some() {
+        let key = &self.configuration.key;
+        let record = build::get(&mut *self.site.shared.db.read().await?, key).await?;
+        let failed = record.as_ref().is_some_and(Record::failed);
+        if failed || self.site.there(record.as_ref()).await?.is_some() {
             return Ok(());
         }
         let (image, began) = (self.configuration.reference(), self.now());

@@ -5,6 +5,7 @@ use wire::admin::{LogEntry, SERVER_BOOT, UnixMs};
 use wire::{Event, EventKind, MachineId, RunId};
 
 use super::{Connection, DbError, from_json, from_sql, machine, parsed, to_json, to_sql};
+use crate::state::Run;
 
 /// Events in one statement: ten values each, far below what databases allow.
 const ROWS_MAX: usize = 100;
@@ -188,6 +189,30 @@ pub(crate) async fn list(
     let since = i64::try_from(since).unwrap_or(i64::MAX);
     let rows: Vec<Row> = query.bind(since).bind(i64::from(limit)).fetch_all(c).await?;
     rows.into_iter().map(LogEntry::try_from).collect()
+}
+
+/// The last lines that a machine told of the current attempt of its run, in order.
+pub(crate) async fn last_lines(
+    c: &mut Connection,
+    run: &Run,
+    limit: u32,
+) -> Result<Vec<String>, DbError> {
+    let sql = "SELECT kind FROM events WHERE run = $1 AND boot = $2 AND attempt = $3 \
+               AND event = 'log' ORDER BY record DESC LIMIT $4";
+    let rows: Vec<(String,)> = sqlx::query_as(sql)
+        .bind(run.id.as_str())
+        .bind(&run.boot)
+        .bind(i64::from(run.attempt))
+        .bind(i64::from(limit))
+        .fetch_all(c)
+        .await?;
+    let mut lines = Vec::new();
+    for (kind,) in rows.iter().rev() {
+        if let EventKind::Log { line } = from_json(kind, "events.kind")? {
+            lines.push(line);
+        }
+    }
+    Ok(lines)
 }
 
 /// Events of a run that are not log lines, all of them, in order.

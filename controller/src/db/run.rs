@@ -1,7 +1,7 @@
 //! Runs.
 
 use wire::admin::UnixMs;
-use wire::{ImageOrder, MachineId, RunId};
+use wire::{Digest, ImageOrder, MachineId, RunId};
 
 use super::{
     Connection, DbError, from_json, from_sql, from_word, parsed, to_json, to_sql, to_word,
@@ -18,6 +18,7 @@ struct Row {
     disk: String,
     start: String,
     others: String,
+    configuration: Option<String>,
     state: String,
     attempt: i64,
     boot: String,
@@ -43,6 +44,10 @@ impl TryFrom<Row> for Run {
                 },
                 others: from_json(&row.others, "runs.others")?,
                 start: from_word(&row.start, "runs.start")?,
+                makes: row
+                    .configuration
+                    .map(|configuration| from_json(&configuration, "runs.configuration"))
+                    .transpose()?,
             },
             state: from_word(&row.state, "runs.state")?,
             attempt: from_sql(row.attempt, "runs.attempt")?,
@@ -80,12 +85,23 @@ pub(crate) async fn list(
     rows.into_iter().map(Run::try_from).collect()
 }
 
+/// The runs that are under way and make the image of this key.
+pub(crate) async fn makers(c: &mut Connection, key: &Digest) -> Result<Vec<Run>, DbError> {
+    let sql = "SELECT runs.* FROM runs JOIN machines ON machines.run = runs.id \
+               WHERE runs.makes = $1 ORDER BY runs.created, runs.id";
+    let rows: Vec<Row> = sqlx::query_as(sql).bind(key.to_string()).fetch_all(c).await?;
+    let runs: Result<Vec<Run>, DbError> = rows.into_iter().map(Run::try_from).collect();
+    Ok(runs?.into_iter().filter(|run| !run.state.is_over()).collect())
+}
+
 /// Writes the record of a run that has none; fails where its id is taken.
 pub(crate) async fn add(c: &mut Connection, run: &Run) -> Result<(), DbError> {
     let sql = "INSERT INTO runs (id, state, attempt, boot, cause, changed, ended, created, \
-               machine, rule, reference, image, disk, start, others) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
-    let Target { rule, system, others, start } = &run.target;
+               machine, rule, reference, image, disk, start, others, makes, \
+               configuration) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, \
+               $15, $16, $17)";
+    let Target { rule, system, others, start, makes } = &run.target;
+    let configuration = makes.as_ref().map(|made| to_json(made, "runs.configuration"));
     changing(sql, run)?
         .bind(to_sql(run.created, "runs.created")?)
         .bind(run.machine.as_str())
@@ -95,6 +111,8 @@ pub(crate) async fn add(c: &mut Connection, run: &Run) -> Result<(), DbError> {
         .bind(to_json(&system.disk, "runs.disk")?)
         .bind(to_word(start, "runs.start")?)
         .bind(to_json(others, "runs.others")?)
+        .bind(makes.as_ref().map(|made| made.key.to_string()))
+        .bind(configuration.transpose()?)
         .execute(c)
         .await?;
     Ok(())

@@ -36,6 +36,7 @@ impl From<ControllerError> for Failure {
         let status = match &error {
             ControllerError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ControllerError::Missing(_) => StatusCode::NOT_FOUND,
+            ControllerError::Conflict(_) => StatusCode::CONFLICT,
             ControllerError::Images { .. } | ControllerError::Busy => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

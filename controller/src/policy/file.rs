@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use wire::admin::{PolicyCheck, PolicyProblem, PolicyStatus};
 
 use super::stamp::Stamp;
-use super::{BYTES_MAX, CheckRecipe, Policy};
+use super::{BYTES_MAX, CheckRecipe, Policy, RecipeFacts};
 
 /// A policy that follows its file. A file that changes into something wrong
 /// leaves the policy before it in force, and says so.
@@ -21,8 +21,8 @@ pub struct PolicyFile {
     loaded: Mutex<Loaded>,
 }
 
-/// The facts that the recipe in a file uses, or what is wrong with it.
-type Recipes = Box<dyn Fn(&Path) -> Result<Vec<String>, String> + Send + Sync>;
+/// As [`CheckRecipe`].
+type Recipes = Box<dyn Fn(&Path) -> Result<RecipeFacts, String> + Send + Sync>;
 
 #[derive(Debug)]
 struct Loaded {
@@ -78,7 +78,7 @@ impl PolicyFile {
     /// its recipes.
     pub fn open(
         path: impl Into<PathBuf>,
-        recipes: impl Fn(&Path) -> Result<Vec<String>, String> + Send + Sync + 'static,
+        recipes: impl Fn(&Path) -> Result<RecipeFacts, String> + Send + Sync + 'static,
     ) -> Result<PolicyFile, PolicyError> {
         PolicyFile::open_with(path.into(), Box::new(recipes), SystemTime::now)
     }
@@ -99,7 +99,7 @@ impl PolicyFile {
         let loaded = Loaded { policy: Arc::new(policy), stamp: None, error: None };
         PolicyFile {
             path: PathBuf::new(),
-            recipes: Box::new(|_| Ok(Vec::new())),
+            recipes: Box::new(|_| Ok(RecipeFacts::default())),
             clock: SystemTime::now,
             loaded: Mutex::new(loaded),
         }
@@ -219,7 +219,8 @@ mod tests {
         let path = dir.path().join("policy.toml");
         write(&path, GOOD);
         let file =
-            PolicyFile::open_with(path.clone(), Box::new(|_| Ok(Vec::new())), clock).unwrap();
+            PolicyFile::open_with(path.clone(), Box::new(|_| Ok(RecipeFacts::default())), clock)
+                .unwrap();
         // The first half of a policy may be a policy that says something else.
         let half = GOOD.replace("'a'", "'half'");
         write_before(&path, &half, SETTLED - Duration::from_millis(1));
@@ -241,7 +242,8 @@ mod tests {
         let path = dir.path().join("policy.toml");
         write(&path, GOOD);
         let file =
-            PolicyFile::open_with(path.clone(), Box::new(|_| Ok(Vec::new())), clock).unwrap();
+            PolicyFile::open_with(path.clone(), Box::new(|_| Ok(RecipeFacts::default())), clock)
+                .unwrap();
         assert_eq!(file.status().rules, ["a"]);
 
         write(&path, "[[rule]]\nname = 'b'\nhold = 4\n");
@@ -265,7 +267,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");
         let recipe = |path: &Path| match path.exists() {
-            true => Ok(Vec::new()),
+            true => Ok(RecipeFacts::default()),
             false => Err(format!("{} is not there", path.display())),
         };
         let with_recipe = "[[rule]]\nname = 'b'\nrecipe = 'b.toml'\n";
@@ -291,11 +293,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");
         assert!(matches!(
-            PolicyFile::open(&path, |_| Ok(Vec::new())),
+            PolicyFile::open(&path, |_| Ok(RecipeFacts::default())),
             Err(PolicyError::Read { .. })
         ));
         write(&path, "[[rule]]\n");
-        let error = PolicyFile::open(&path, |_| Ok(Vec::new())).unwrap_err().to_string();
+        let error =
+            PolicyFile::open(&path, |_| Ok(RecipeFacts::default())).unwrap_err().to_string();
         assert!(error.contains("policy.toml:1:1: this rule has no name"), "{error}");
     }
 }

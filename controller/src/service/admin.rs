@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use wire::admin::{
     HoldRequest, LIST_MAX, LabelChange, LogPage, MachineDetail, MachineList, MachineState,
-    MachineSummary, RunDetail, RunList, RunState, RunSummary, UnixMs, Why,
+    MachineSummary, RunDetail, RunList, RunState, RunSummary, UnixMs,
 };
-use wire::{EventKind, ImageOrder, MachineId, RunId};
+use wire::{EventKind, MachineId, RunId};
 
 use super::events::unknown_machine;
 use super::steer::{chosen, in_service};
@@ -17,7 +17,7 @@ use crate::db::event::Of;
 use crate::db::machine::Machine;
 use crate::db::{Connection, DbError, event, machine, run};
 use crate::limits;
-use crate::state::{Run, Target, Wanted, gave_up};
+use crate::state::Run;
 
 /// Runs that a machine's details list.
 const MACHINE_RUNS: u32 = 10;
@@ -216,49 +216,6 @@ impl Controller {
         let next = entries.last().map_or(since, |entry| entry.record);
         Ok(LogPage { over: ended && entries.is_empty(), entries, next })
     }
-
-    /// What the policy says of a machine, and why.
-    pub async fn why(&self, id: &MachineId) -> Result<Why, ControllerError> {
-        let mut transaction = self.db.read().await?;
-        let c = &mut *transaction;
-        let record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
-        let run = current(c, &record).await?;
-        drop(transaction);
-        let policy = self.policy.current();
-        let facts = record.facts();
-        let wanted = self.wanted(&policy, &record).await?;
-        let mut rules = policy.why(&facts);
-        self.trace_builds(&policy, &facts, &mut rules).await?;
-        Ok(Why {
-            machine: id.clone(),
-            rules,
-            questions: policy.why_asked(&facts, &record.answers),
-            winner: policy.decide(&facts).map(|rule| rule.name.clone()),
-            deploy: record.deploy.clone(),
-            order: order(&record, run.as_ref(), &wanted),
-        })
-    }
-}
-
-/// What a machine would be told now, in words.
-fn order(record: &Machine, run: Option<&Run>, wanted: &Wanted) -> String {
-    match (&record.held, wanted) {
-        (Some(reason), _) => format!("hold: {reason}"),
-        (None, Wanted::Hold(reason)) => format!("hold: {reason}"),
-        (None, Wanted::Fail(reason)) => format!("fail: {reason}"),
-        (None, Wanted::Deploy(target)) => match run {
-            Some(run) if run.state == RunState::Failed && run.target == **target => {
-                format!("hold: {}", gave_up(run))
-            }
-            _ => format!("deploy {}", named(target)),
-        },
-    }
-}
-
-/// Images and their digests, for people.
-fn named(target: &Target) -> String {
-    let name = |image: &ImageOrder| format!("{} ({})", image.reference, image.image.short());
-    target.images().map(name).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) async fn current(c: &mut Connection, record: &Machine) -> Result<Option<Run>, DbError> {
@@ -279,7 +236,10 @@ async fn summary(c: &mut Connection, record: &Machine) -> Result<MachineSummary,
         product: record.inventory.system.product.clone(),
         macs: record.inventory.nics.iter().map(|nic| nic.mac.clone()).collect(),
         run: record.run.clone(),
-        reference: run.map(|run| run.target.system.reference),
+        reference: run.map(|run| match &run.target.makes {
+            Some(made) => made.reference(),
+            None => run.target.system.reference,
+        }),
         first_seen: record.first_seen,
         last_seen: record.last_seen,
     })
@@ -308,6 +268,7 @@ fn run_summary(run: Run) -> RunSummary {
         image: run.target.system.image,
         reference: run.target.system.reference,
         others: run.target.others,
+        makes: run.target.makes,
         rule: run.target.rule,
         state: run.state,
         attempt: run.attempt,

@@ -7,8 +7,9 @@ use wire::api::{CheckIn, CheckedIn};
 use wire::{AskOrder, Configuration, HoldOrder, Inventory, MachineId, Order};
 
 use super::decide::Decision;
+use super::turn::{self, Turn};
 use super::{Controller, ControllerError, apply};
-use crate::build::Plan;
+use crate::build::{Plan, Record};
 use crate::db::machine::{Machine, facts};
 use crate::db::{Connection, DbError, event, machine, parsed, run};
 use crate::identity::{Fingerprint, Recognised, fingerprint, recognise};
@@ -68,6 +69,15 @@ struct Verdict<'a> {
     notes: Vec<String>,
     /// The builds that it waits for.
     waits_for: Vec<Configuration>,
+    /// What is on record of an image that it would make.
+    seen: Option<Box<Record>>,
+}
+
+impl Verdict<'_> {
+    fn new(answers: Answers, wanted: Wanted) -> Self {
+        let (notes, waits_for) = (Vec::new(), Vec::new());
+        Verdict { answers, question: None, wanted, notes, waits_for, seen: None }
+    }
 }
 
 impl Controller {
@@ -112,12 +122,14 @@ impl Controller {
     ) -> Verdict<'a> {
         match decision {
             Decision::Settled { wanted, notes } => {
-                Verdict { answers, question: None, wanted, notes, waits_for: Vec::new() }
+                Verdict { notes, ..Verdict::new(answers, wanted) }
+            }
+            Decision::Make { make, seen } => {
+                Verdict { seen, ..Verdict::new(answers, Wanted::Make(make)) }
             }
             Decision::Open(question) => {
                 let wanted = Wanted::Hold(waits_for_answer(question));
-                let (notes, waits_for) = (Vec::new(), Vec::new());
-                Verdict { answers, question: Some(question), wanted, notes, waits_for }
+                Verdict { question: Some(question), ..Verdict::new(answers, wanted) }
             }
             Decision::Unbuilt { rule, plans } => {
                 let of = |plan: &Box<dyn Plan>| plan.configuration().clone();
@@ -127,7 +139,7 @@ impl Controller {
                 }
                 let wanted = self.unbuilt(&rule, waits_for.iter());
                 waits_for.retain(|_| !before.is_held());
-                Verdict { answers, question: None, wanted, notes: Vec::new(), waits_for }
+                Verdict { waits_for, ..Verdict::new(answers, wanted) }
             }
         }
     }
@@ -161,23 +173,28 @@ impl Controller {
             None => None,
         };
         let fresh = parsed(&format!("r-{}", self.random.name()), "a new id")?;
-        let changes = reconcile(
-            Recorded { machine: &record.id, held: record.held.as_deref(), run: current.as_ref() },
-            Report::CheckIn {
-                boot: &asked.boot,
-                disks: &asked.inventory.disks,
-                wanted: &verdict.wanted,
-                fresh: &fresh,
-            },
-            now,
-        );
+        let reconciled = |wanted: &Wanted| {
+            let (boot, disks) = (&asked.boot, &asked.inventory.disks);
+            let report = Report::CheckIn { boot, disks, wanted, fresh: &fresh };
+            let (machine, held) = (&record.id, record.held.as_deref());
+            reconcile(Recorded { machine, held, run: current.as_ref() }, report, now)
+        };
+        let mut changes = reconciled(&verdict.wanted);
+        if changes.as_ref().is_some_and(|changes| changes.begin(&fresh)) {
+            let seen = verdict.seen.as_deref();
+            match turn::take(c, &record.id, &verdict.wanted, seen, now).await? {
+                Turn::Free => {}
+                Turn::Waits(reason) => changes = reconciled(&Wanted::Hold(reason)),
+                Turn::Stale => return Ok(None),
+            }
+        }
         if new {
             // Before its runs, which refer to it.
             machine::add(c, &record).await?;
         }
         let mut order = None;
         if let Some(changes) = &changes {
-            apply(c, &mut record, current.as_ref(), changes).await?;
+            apply(c, &mut record, current.as_ref(), changes, now).await?;
             order = changes.order.clone();
         }
         // A machine that waits for something else need not ask anybody.

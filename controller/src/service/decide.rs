@@ -4,10 +4,10 @@
 use wire::{Facts, ImageOrder, Reference};
 
 use super::{Controller, ControllerError, check_in};
-use crate::build::Plan;
+use crate::build::{Plan, Record};
 use crate::db::machine::Machine;
 use crate::policy::{ImageSet, Member, Outcome, Policy, Question, Rule, Source};
-use crate::state::{HOLD_RETRY_SECS, Target, Wanted};
+use crate::state::{HOLD_RETRY_SECS, Make, Target, Wanted};
 
 /// What the policy says of a machine.
 pub(super) enum Decision<'a> {
@@ -17,6 +17,15 @@ pub(super) enum Decision<'a> {
         wanted: Wanted,
         /// What the log of a run that begins with it says first.
         notes: Vec<String>,
+    },
+    /// That one of its images is to be made on it, or on another machine that
+    /// needs the same.
+    Make {
+        /// How.
+        make: Box<Make>,
+        /// What was on record of that image: it is asked for by nobody else while
+        /// this is so.
+        seen: Option<Box<Record>>,
     },
     /// That this has to be answered first.
     Open(&'a Question),
@@ -48,6 +57,13 @@ pub(super) enum Found<'a> {
     Open(&'a Question),
     /// It was not made yet, and is to be.
     Unbuilt(Box<dyn Plan>),
+    /// It was not made yet, and machines make it.
+    Make {
+        /// How.
+        make: Box<Make>,
+        /// What is on record of it.
+        seen: Option<Box<Record>>,
+    },
     /// There is none, and the machine waits or is refused.
     None(Wanted),
 }
@@ -62,6 +78,7 @@ impl Controller {
         let decision = self.decide_for(policy, &record.facts(), record.deploy.as_ref()).await?;
         Ok(match decision {
             Decision::Settled { wanted, .. } => wanted,
+            Decision::Make { make, .. } => Wanted::Make(make),
             Decision::Open(question) => Wanted::Hold(check_in::waits_for_answer(question)),
             Decision::Unbuilt { rule, plans } => {
                 self.unbuilt(&rule, plans.iter().map(|plan| plan.configuration()))
@@ -91,7 +108,8 @@ impl Controller {
     }
 
     /// What a rule that names images says: an answer that is needed comes before
-    /// all else, then whatever no waiting helps against, then what is to be built.
+    /// all else, then whatever no waiting helps against, then what is to be built,
+    /// then what machines make, one after the other.
     pub(super) async fn set<'a>(
         &self,
         policy: &'a Policy,
@@ -99,12 +117,14 @@ impl Controller {
         set: &ImageSet,
         facts: &Facts,
     ) -> Result<Decision<'a>, ControllerError> {
-        let (mut images, mut notes, mut plans, mut none) = (vec![], vec![], vec![], None);
+        let (mut images, mut notes, mut plans) = (vec![], vec![], vec![]);
+        let (mut none, mut to_make) = (None, None);
         for member in set.members() {
             match self.member(policy, rule, member, facts).await? {
                 Found::Open(question) => return Ok(Decision::Open(question)),
                 Found::None(wanted) => none = none.or(Some(wanted)),
                 Found::Unbuilt(plan) => plans.push(plan),
+                Found::Make { make, seen } => to_make = to_make.or(Some((make, seen))),
                 Found::There { image, note } => {
                     images.push(image);
                     notes.extend(note);
@@ -115,11 +135,16 @@ impl Controller {
             return Ok(wanted.into());
         }
         let rule = rule.name.clone();
+        if plans.is_empty()
+            && let Some((make, seen)) = to_make
+        {
+            return Ok(Decision::Make { make, seen });
+        }
         if !plans.is_empty() {
             return Ok(Decision::Unbuilt { rule, plans });
         }
         let system = images.remove(0);
-        let target = Target { rule, system, others: images, start: set.start };
+        let target = Target { rule, system, others: images, start: set.start, makes: None };
         Ok(Decision::Settled { wanted: Wanted::Deploy(Box::new(target)), notes })
     }
 

@@ -8,7 +8,7 @@ use wire::admin::{DryRun, DryRunMachine, DryRunRequest, LIST_MAX, Ruling};
 
 use super::{Controller, ControllerError};
 use crate::db::{machine, to_word};
-use crate::policy::{self, Member, Outcome, Policy, Rule, Source};
+use crate::policy::{self, Member, Missing, Outcome, Policy, Rule, Source};
 
 impl Controller {
     /// A page of machines with what a policy and another one, else the one in
@@ -76,6 +76,12 @@ fn how_member(how: &mut String, Member { source, disk }: &Member) {
         }
     }
     if let Source::Recipe { missing, .. } = source {
-        let _ = write!(how, ", {} where it is missing", format!("{missing:?}").to_lowercase());
+        let what = match missing {
+            Missing::Build => "build",
+            Missing::OnTarget => "make it on the machine",
+            Missing::Hold => "hold",
+            Missing::Fail => "fail",
+        };
+        let _ = write!(how, ", {what} where it is missing");
     }
 }

@@ -149,7 +149,7 @@ async fn advance(
     let held = machine.held.clone();
     let recorded = Recorded { machine: &id, held: held.as_deref(), run: Some(&current) };
     let Some(changes) = reconcile(recorded, report, now) else { return Ok(None) };
-    apply(c, machine, Some(&current), &changes).await?;
+    apply(c, machine, Some(&current), &changes, now).await?;
     Ok(Some((current, changes)))
 }
 

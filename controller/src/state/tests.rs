@@ -10,7 +10,7 @@ fn image(image: u8, disk: DiskChoice) -> ImageOrder {
 
 fn target(number: u8) -> Target {
     let system = image(number, DiskChoice::default());
-    Target { rule: "all".into(), system, others: Vec::new(), start: Start::Kexec }
+    Target { rule: "all".into(), system, others: Vec::new(), start: Start::Kexec, makes: None }
 }
 
 fn serial(serial: &str) -> DiskChoice {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use controller::Policy;
+use controller::policy::RecipeFacts;
 use wire::admin::{Answer, AnswerSource, HoldRequest, LabelChange, MachineState};
 use wire::api::CheckedIn;
 use wire::{AskOrder, FactValue, Facts, Order};
@@ -87,7 +88,7 @@ async fn an_answer_becomes_a_fact_with_its_source_and_outlives_the_boot() {
     let answer = Answer { value: "web".into(), source: AnswerSource::Console, at };
     assert_eq!(known.answers, BTreeMap::from([("role".to_owned(), answer.clone())]));
     assert_eq!(known.facts["answer.role"], FactValue::Text("web".into()));
-    let why = world.controller.why(&id).await.unwrap();
+    let why = world.controller.why(&id, world.now).await.unwrap();
     assert_eq!(why.winner.as_deref(), Some("web"));
     assert_eq!((why.questions[0].asked, &why.questions[0].answer), (true, &Some(answer)));
     assert_eq!((why.questions[1].asked, &why.questions[1].answer), (false, &None));
@@ -214,14 +215,21 @@ fn problems(text: &str) -> String {
 
 #[test]
 fn what_a_recipe_uses_is_asked_for_and_has_to_be() {
-    let recipe = |_: &std::path::Path| Ok(vec!["answer.role".to_owned(), "cpu.arch".to_owned()]);
+    let recipe = |_: &std::path::Path| {
+        let uses = vec!["answer.role".to_owned(), "cpu.arch".to_owned()];
+        Ok(RecipeFacts { uses, ..RecipeFacts::default() })
+    };
     let rule = "[[rule]]\nname = 'r'\nrecipe = 'web.toml'\n";
     let problems = Policy::check(rule, &recipe).problems;
     let seen: Vec<_> = problems.iter().map(|p| (p.line, p.column, p.message.as_str())).collect();
     assert_eq!(seen, [(3, 10, "a question named \"role\" is needed for answer.role")]);
     let asked = format!("[[question]]\nname = 'role'\ntext = 'Which?'\n{rule}");
     assert_eq!(Policy::check(&asked, &recipe).problems, []);
-    assert_eq!(Policy::check(&asked, &|_| Ok(vec![])).problems.len(), 1, "never asked");
+    assert_eq!(
+        Policy::check(&asked, &|_| Ok(RecipeFacts::default())).problems.len(),
+        1,
+        "never asked"
+    );
 }
 
 #[test]

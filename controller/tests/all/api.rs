@@ -15,7 +15,12 @@ use wire::{Device, Disk, Inventory, Order, Partition};
 
 use crate::common::{Agent, World, deploy, line};
 
-async fn call(router: &Router, method: &str, path: &str, body: Vec<u8>) -> (StatusCode, Vec<u8>) {
+pub async fn call(
+    router: &Router,
+    method: &str,
+    path: &str,
+    body: Vec<u8>,
+) -> (StatusCode, Vec<u8>) {
     let request = Request::builder().method(method).uri(path).body(Body::from(body)).unwrap();
     let answer = router.clone().oneshot(request).await.unwrap();
     let status = answer.status();

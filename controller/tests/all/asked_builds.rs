@@ -75,7 +75,7 @@ async fn an_answer_decides_the_rule_and_what_its_recipe_makes() {
 
     // Both are shown, and outlive the server.
     world.restart().await;
-    let why = world.controller.why(web.machine.as_ref().unwrap()).await.unwrap();
+    let why = world.controller.why(web.machine.as_ref().unwrap(), world.now).await.unwrap();
     let answer = why.questions[0].answer.as_ref().unwrap();
     assert_eq!((answer.value.as_str(), answer.source), ("web", AnswerSource::Console));
     assert_eq!(why.winner.as_deref(), Some("asked"));
@@ -115,7 +115,7 @@ async fn what_the_recipe_of_the_rule_uses_is_asked_though_it_changes_no_rule() {
     let mut agent = Agent::new(1);
     assert_eq!(asked(&world.check_in(&mut agent).await).name, "role");
     let id = agent.machine.clone().unwrap();
-    let why = world.controller.why(&id).await.unwrap();
+    let why = world.controller.why(&id, world.now).await.unwrap();
     assert!(why.order.starts_with("hold: the policy asks \"What is this"), "{}", why.order);
     let reason = hold(&tell(&mut world, &mut agent, "role", None).await);
     assert!(reason.contains("nobody has answered yet"), "{reason}");

@@ -287,7 +287,7 @@ async fn a_server_killed_amid_a_build_builds_again_and_has_nothing_half_recorded
     world.begun(1).await;
     world.restart().await;
     let id = agent.machine.clone().unwrap();
-    let why = world.controller.why(&id).await.unwrap();
+    let why = world.controller.why(&id, world.now).await.unwrap();
     assert!(
         why.order.contains("its build is asked for when this machine checks in"),
         "{}",
@@ -403,7 +403,7 @@ async fn nothing_is_built_for_a_machine_that_is_held_or_only_boots() {
     let client = controller::BootClient { mac: agent.mac(), uuid: None };
     let answer = world.controller.boot_decision(&client).await.unwrap();
     assert_eq!(answer.decision, controller::BootDecision::Loader);
-    world.controller.why(&id).await.unwrap();
+    world.controller.why(&id, world.now).await.unwrap();
     assert_eq!(world.workshop.begun().len(), 1);
 }
 
@@ -415,7 +415,7 @@ async fn why_shows_the_key_and_whether_the_image_is_there() {
     world.begun(1).await;
     let id = agent.machine.clone().unwrap();
     let made = async || {
-        let rules = world.controller.why(&id).await.unwrap().rules;
+        let rules = world.controller.why(&id, world.now).await.unwrap().rules;
         assert!(rules[..5].iter().all(|rule| rule.builds.is_empty()), "{rules:?}");
         assert_eq!(rules[5].outcome, "recipe a.toml");
         rules[5].builds[0].clone()

@@ -11,7 +11,7 @@ use wire::admin::LabelChange;
 use wire::api::{CheckIn, CheckedIn, EventBatch, EventsSeen};
 use wire::{
     DeployOrder, Digest, Disk, Event, EventKind, Inventory, MachineId, Nic, Order, Outcome,
-    Receipt, ReceiptState, Reference, Step, System,
+    Receipt, ReceiptState, Reference, RunId, Step, System,
 };
 
 use crate::workshop::Workshop;
@@ -245,6 +245,16 @@ impl Agent {
         order: &DeployOrder,
         kinds: impl IntoIterator<Item = EventKind>,
     ) -> EventBatch {
+        self.tells_of(&order.run, order.attempt, kinds)
+    }
+
+    /// The next events of a run.
+    pub fn tells_of(
+        &mut self,
+        run: &RunId,
+        attempt: u32,
+        kinds: impl IntoIterator<Item = EventKind>,
+    ) -> EventBatch {
         let events = kinds
             .into_iter()
             .map(|kind| {
@@ -252,8 +262,8 @@ impl Agent {
                 Event {
                     seq: self.seq,
                     uptime_ms: self.seq * 100,
-                    run: Some(order.run.clone()),
-                    attempt: order.attempt,
+                    run: Some(run.clone()),
+                    attempt,
                     kind,
                 }
             })

@@ -15,6 +15,7 @@ mod fleet;
 mod identity;
 mod log;
 mod lost;
+mod on_target;
 mod policy;
 mod restart;
 mod runs;

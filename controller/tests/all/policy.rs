@@ -1,7 +1,7 @@
 //! Policy files, right and wrong.
 
 use controller::Policy;
-use controller::policy::{ImageSet, Member, Missing, Outcome, Source};
+use controller::policy::{ImageSet, Member, Missing, OnTarget, Outcome, RecipeFacts, Source};
 use wire::{DiskChoice, FactValue, Facts, Start};
 
 fn facts(pairs: &[(&str, &str)]) -> Facts {
@@ -135,7 +135,7 @@ fn every_problem_is_told_with_its_place_and_what_is_allowed() {
         ),
         (
             "[[rule]]\nname = 'a'\nrecipe = 'x.toml'\nmissing = 'wait'",
-            "4:11: missing is one of build, hold, fail, not \"wait\"",
+            "4:11: missing is one of build, on-target, hold, fail, not \"wait\"",
         ),
         ("[[rule]]\nname = 'a'\nrecipe = 4", "3:10: recipe is a text in quotes, not integer"),
         (
@@ -316,13 +316,54 @@ fn a_wrong_recipe_is_a_problem_of_the_rule_that_names_it() {
     let text = "[[rule]]\nname = 'a'\nwhen = 'cpu.count == 1'\nrecipe = 'right.toml'\n\
                 [[rule]]\nname = 'b'\nrecipe = 'wrong.toml'\n";
     let recipes = |path: &std::path::Path| match path.to_str() {
-        Some("right.toml") => Ok(vec![]),
+        Some("right.toml") => Ok(RecipeFacts::default()),
         _ => Err(format!("{}:3:7: unknown field", path.display())),
     };
     let problems = Policy::check(text, &recipes).problems;
     let seen: Vec<_> = problems.iter().map(|p| (p.line, p.column, p.message.as_str())).collect();
     assert_eq!(seen, [(7, 10, "wrong.toml:3:7: unknown field")]);
     assert_eq!(Policy::parse_with(text, &recipes), Err(problems));
+}
+
+#[test]
+fn who_makes_an_image_has_to_be_the_same_in_policy_and_recipe() {
+    let recipes = |path: &std::path::Path| {
+        let on_target = match path.to_str() {
+            Some("build.toml") => OnTarget::No,
+            Some("make.toml") => OnTarget::Yes,
+            _ => OnTarget::Impossible("this server takes no uploads".to_owned()),
+        };
+        Ok(RecipeFacts { uses: vec![], on_target })
+    };
+    let no_target = "missing = \"on-target\" needs a recipe with a [target], which this one has \
+                     not: say what is to be done on the machine, or let the server build it with \
+                     \"build\"";
+    let has_target = "this recipe has a [target], which the server cannot build: say missing = \
+                      \"on-target\", \"hold\" or \"fail\"";
+    let table = [
+        ("build.toml", "build", None),
+        ("build.toml", "hold", None),
+        ("build.toml", "on-target", Some((4, 11, no_target))),
+        ("make.toml", "on-target", None),
+        ("make.toml", "hold", None),
+        ("make.toml", "fail", None),
+        ("make.toml", "build", Some((4, 11, has_target))),
+        ("make.toml", "", Some((3, 10, has_target))),
+        ("closed.toml", "hold", None),
+        ("closed.toml", "on-target", Some((4, 11, "this server takes no uploads"))),
+        ("closed.toml", "build", Some((4, 11, has_target))),
+    ];
+    for (recipe, missing, expected) in table {
+        let missing = match missing {
+            "" => String::new(),
+            word => format!("missing = '{word}'\n"),
+        };
+        let text = format!("[[rule]]\nname = 'a'\nrecipe = '{recipe}'\n{missing}");
+        let problems = Policy::check(&text, &recipes).problems;
+        let seen: Vec<_> =
+            problems.iter().map(|p| (p.line, p.column, p.message.as_str())).collect();
+        assert_eq!(seen, expected.into_iter().collect::<Vec<_>>(), "{text}");
+    }
 }
 
 #[test]
@@ -353,7 +394,7 @@ proptest::proptest! {
         value in r#"[0-9]{1,3}|"[a-z= "\\]{0,8}"|\{ *\}|\[(\{ *\}|\{ image = 'x' \}|4|, ){0,4}\]|true|'[^']{0,8}'"#,
     ) {
         let text = format!("[[rule]]\n{key} = {value}\n");
-        for problem in Policy::check(&text, &|_| Ok(vec![])).problems {
+        for problem in Policy::check(&text, &|_| Ok(RecipeFacts::default())).problems {
             proptest::prop_assert!(problem.line >= 1 && problem.column >= 1);
         }
     }

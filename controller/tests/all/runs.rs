@@ -89,7 +89,7 @@ async fn three_failures_hold_and_a_release_begins_anew() {
     let id = agent.machine.clone().unwrap();
     let reason = hold(&world.check_in(&mut agent).await);
     assert!(reason.contains("failed 3 times, the last time because: bad cable"), "{reason}");
-    let why = world.controller.why(&id).await.unwrap();
+    let why = world.controller.why(&id, world.now).await.unwrap();
     assert_eq!(why.order, format!("hold: {reason}"));
     assert_eq!(why.winner.as_deref(), Some("rest"));
     world.controller.release(&id, world.now).await.unwrap();

@@ -112,7 +112,7 @@ async fn what_is_missing_of_a_set_is_built_and_the_order_has_all() {
     let reason = hold(&world.check_in(&mut agent).await);
     assert_eq!(reason.matches("built/").count(), 1, "{reason}");
     let id = agent.machine.clone().unwrap();
-    let why = world.controller.why(&id).await.unwrap();
+    let why = world.controller.why(&id, world.now).await.unwrap();
     let builds: Vec<_> = why.rules[0].builds.iter().map(|build| build.image.is_some()).collect();
     assert_eq!(builds.iter().filter(|there| **there).count(), 1, "{:?}", why.rules[0].builds);
     assert!(why.rules[1].builds.is_empty(), "it does not match");
@@ -120,7 +120,7 @@ async fn what_is_missing_of_a_set_is_built_and_the_order_has_all() {
     world.built(2).await;
 
     let made = deploy(&world.check_in(&mut agent).await);
-    let builds = world.controller.why(&id).await.unwrap().rules[0].builds.clone();
+    let builds = world.controller.why(&id, world.now).await.unwrap().rules[0].builds.clone();
     assert_eq!(
         builds.iter().map(|b| b.configuration.recipe.as_str()).collect::<Vec<_>>(),
         ["b", "a"]

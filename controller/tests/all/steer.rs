@@ -34,7 +34,7 @@ async fn an_operators_image_goes_before_the_policy_until_it_is_taken_back() {
     let before = world.controller.run(&first.run).await.unwrap();
     assert_eq!(before.summary.state, RunState::Superseded);
     assert_eq!(world.controller.run(&second.run).await.unwrap().summary.rule, "ingot deploy");
-    let why = world.controller.why(&id).await.unwrap();
+    let why = world.controller.why(&id, world.now).await.unwrap();
     assert_eq!((why.winner.as_deref(), why.deploy.is_some()), (Some("rest"), true));
     assert!(why.order.starts_with("deploy web:2"), "{}", why.order);
     // Nobody else, and nothing forgotten.

@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use controller::{Builder, Building, Built, Plan, Progress, Tell};
+use controller::{Builder, Building, Built, OnTarget, Plan, Progress, Tell};
 use tokio::sync::Semaphore;
 use wire::{Configuration, Digest, Facts};
 
@@ -19,6 +19,8 @@ pub struct Recipe {
     pub uses: Vec<&'static str>,
     /// Why its build fails.
     pub broken: Option<&'static str>,
+    /// What the script uses that makes its image on a machine, where one does.
+    pub target: Option<Vec<&'static str>>,
 }
 
 /// Makes images that are only names.
@@ -51,10 +53,17 @@ impl Default for Ends {
 
 impl Workshop {
     pub fn new(images: Arc<Table>) -> Workshop {
-        let recipe = |uses: &[&'static str]| Recipe { version: 1, uses: uses.into(), broken: None };
+        let recipe = |uses: &[&'static str]| Recipe {
+            version: 1,
+            uses: uses.into(),
+            broken: None,
+            target: None,
+        };
+        let gpu = Recipe { target: Some(vec!["system.product"]), ..recipe(&["label.role"]) };
         let recipes = [
             ("a.toml".to_owned(), recipe(&["label.role", "system.product"])),
             ("b.toml".to_owned(), recipe(&[])),
+            ("gpu.toml".to_owned(), gpu),
         ];
         let state = State { recipes: Mutex::new(recipes.into()), ..State::default() };
         Workshop { images, state: Arc::new(state) }
@@ -90,6 +99,11 @@ impl Workshop {
         self.plan(Path::new(recipe), facts).unwrap().configuration().clone()
     }
 
+    /// What machines with these facts make of that.
+    pub fn whole(&self, recipe: &str, facts: &Facts) -> Configuration {
+        self.plan(Path::new(recipe), facts).unwrap().on_target().unwrap().configuration.clone()
+    }
+
     /// A build begins; what it waits for before it may end.
     fn begins(&self, configuration: &Configuration) -> Ends {
         self.state.begun.lock().unwrap().push(configuration.clone());
@@ -107,6 +121,7 @@ pub fn image(key: Digest) -> Digest {
 
 struct Job {
     configuration: Configuration,
+    on_target: Option<OnTarget>,
     broken: Option<&'static str>,
     workshop: Workshop,
 }
@@ -116,9 +131,13 @@ impl Plan for Job {
         &self.configuration
     }
 
+    fn on_target(&self) -> Option<&OnTarget> {
+        self.on_target.as_ref()
+    }
+
     fn build(self: Box<Self>, tell: Tell) -> Building {
         Box::pin(async move {
-            let Job { configuration, broken, workshop } = *self;
+            let Job { configuration, broken, workshop, .. } = *self;
             let ends = workshop.begins(&configuration);
             tell(Progress::Stage("base".into()));
             tell(Progress::Line("unpacking".into()));
@@ -142,16 +161,25 @@ impl Builder for Workshop {
     fn plan(&self, recipe: &Path, facts: &Facts) -> Result<Box<dyn Plan>, String> {
         let name = recipe.to_string_lossy().into_owned();
         let found = self.state.recipes.lock().unwrap().get(&name).cloned();
-        let Some(Recipe { version, uses, broken }) = found else {
+        let Some(Recipe { version, uses, broken, target }) = found else {
             return Err(format!("{name}:1:1: no such recipe"));
         };
-        let used = uses.iter().map(|path| ((*path).to_owned(), facts.get(*path).cloned()));
-        let facts: BTreeMap<_, _> = used.collect();
-        let mut hasher = std::hash::DefaultHasher::new();
-        format!("{name} {version} {facts:?}").hash(&mut hasher);
-        let key = Digest(hasher.finish().to_le_bytes().repeat(4).try_into().unwrap());
-        let recipe = name.trim_end_matches(".toml").to_owned();
-        let configuration = Configuration { key, recipe, facts };
-        Ok(Box::new(Job { configuration, broken, workshop: self.clone() }))
+        let configuration = |what: &str, uses: &[&str]| {
+            let used = uses.iter().map(|path| ((*path).to_owned(), facts.get(*path).cloned()));
+            let facts: BTreeMap<_, _> = used.collect();
+            let mut hasher = std::hash::DefaultHasher::new();
+            format!("{what}{name} {version} {facts:?}").hash(&mut hasher);
+            let key = Digest(hasher.finish().to_le_bytes().repeat(4).try_into().unwrap());
+            let recipe = name.trim_end_matches(".toml").to_owned();
+            Configuration { key, recipe, facts }
+        };
+        let on_target = target.map(|more| OnTarget {
+            configuration: configuration("whole of ", &[&uses[..], &more[..]].concat()),
+            script: format!("#!/bin/sh\necho {version}\n"),
+            environment: BTreeMap::from([("INGOT_A".to_owned(), "b".to_owned())]),
+            timeout_secs: 60,
+        });
+        let configuration = configuration("", &uses);
+        Ok(Box::new(Job { configuration, on_target, broken, workshop: self.clone() }))
     }
 }

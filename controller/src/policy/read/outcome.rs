@@ -7,13 +7,17 @@ use wire::expr::size;
 use wire::{DeployOrder, DiskChoice, Start};
 
 use super::{Reader, Value};
-use crate::policy::{ImageSet, Member, Missing, Outcome, Source};
+use crate::policy::{ImageSet, Member, Missing, OnTarget, Outcome, Source};
 
 const OUTCOME_KEYS: [&str; 5] = ["image", "recipe", "set", "hold", "fail"];
 const MEMBER_KEYS: [&str; 4] = ["image", "recipe", "missing", "disk"];
 const DISK_KEYS: [&str; 5] = ["serial", "wwid", "model", "size-min", "size-max"];
-const MISSING: [(&str, Missing); 3] =
-    [("build", Missing::Build), ("hold", Missing::Hold), ("fail", Missing::Fail)];
+const MISSING: [(&str, Missing); 4] = [
+    ("build", Missing::Build),
+    ("on-target", Missing::OnTarget),
+    ("hold", Missing::Hold),
+    ("fail", Missing::Fail),
+];
 const STARTS: [(&str, Start); 3] =
     [("kexec", Start::Kexec), ("reboot", Start::Reboot), ("power-off", Start::PowerOff)];
 
@@ -160,16 +164,25 @@ impl Reader<'_> {
 
     fn recipe(&mut self, value: &Value<'_>, missing: Option<&Value<'_>>) -> Option<Source> {
         let file = self.string(value, "recipe").map(std::path::PathBuf::from);
-        match file.as_ref().map(|file| (self.recipes)(file)) {
-            Some(Ok(used)) => self.used.push((value.span(), used)),
-            Some(Err(message)) => self.problem(value.span(), message),
-            None => {}
-        }
-        let missing = match missing {
+        let facts = match file.as_ref().map(|file| (self.recipes)(file)) {
+            Some(Ok(facts)) => Some(facts),
+            Some(Err(message)) => {
+                self.problem(value.span(), message);
+                None
+            }
+            None => None,
+        };
+        let word = match missing {
             Some(value) => self.word(value, "missing", &MISSING),
             None => Some(Missing::default()),
         };
-        Some(Source::Recipe { file: file?, missing: missing? })
+        if let (Some(facts), Some(word)) = (facts, word) {
+            if let Some(problem) = mismatch(&facts.on_target, word) {
+                self.problem(missing.unwrap_or(value).span(), problem);
+            }
+            self.used.push((value.span(), facts.uses));
+        }
+        Some(Source::Recipe { file: file?, missing: word? })
     }
 
     fn disk(&mut self, value: &Value<'_>) -> Option<DiskChoice> {
@@ -208,5 +221,23 @@ impl Reader<'_> {
             }
         };
         size(&text).map_err(|error| self.problem(value.span(), error.message)).ok()
+    }
+}
+
+/// Why an image cannot be had in that way that a recipe makes.
+fn mismatch(on_target: &OnTarget, missing: Missing) -> Option<String> {
+    match (on_target, missing) {
+        (OnTarget::No, Missing::OnTarget) => Some(
+            "missing = \"on-target\" needs a recipe with a [target], which this one has not: say \
+             what is to be done on the machine, or let the server build it with \"build\""
+                .to_owned(),
+        ),
+        (OnTarget::Yes | OnTarget::Impossible(_), Missing::Build) => Some(
+            "this recipe has a [target], which the server cannot build: say missing = \
+             \"on-target\", \"hold\" or \"fail\""
+                .to_owned(),
+        ),
+        (OnTarget::Impossible(why), Missing::OnTarget) => Some(why.clone()),
+        _ => None,
     }
 }
