@@ -161,7 +161,7 @@ async fn mark_chunks(
                 Extent::Chunk { id, .. } => Some(id),
                 Extent::Hole { .. } => None,
             }));
-            if ids.len() + PAGE_EXTENTS as usize > MARKED_TOGETHER || page + 1 == pages {
+            if ids.len() + PAGE_EXTENTS > MARKED_TOGETHER || page + 1 == pages {
                 if let Some(id) = marks.mark(&mut ids) {
                     return Err(ReadError::Chunk { id });
                 }

@@ -23,7 +23,7 @@ const TOGETHER: usize = 8;
 const WALK: usize = 1 << 19;
 
 /// Bytes of an index that may be mapped for those who look up very many chunks.
-const MAPPED: usize = 48 << 20;
+const MAPPED: usize = 24 << 20;
 /// What a look at one place maps: the kernel takes along what is around it.
 const AROUND: usize = 64 << 10;
 

@@ -157,3 +157,54 @@ async fn write_parts(
     }
     upload.complete().await.map_err(failed).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    fn both(home: &Path) -> [Storage; 2] {
+        let apart = Storage::apart(Arc::new(InMemory::new()), home, "memory").unwrap();
+        [Storage::folder(home).unwrap(), apart]
+    }
+
+    #[tokio::test]
+    async fn what_is_written_in_parts_or_at_once_comes_back_at_any_place() {
+        let home = tempfile::tempdir().unwrap();
+        for len in [0, 5, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES + 70_001] {
+            let mut noise = vec![0; len as usize];
+            blake3::Hasher::new().finalize_xof().fill(&mut noise);
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&noise).unwrap();
+            let key = Key::from("blobs/aa/aabb");
+            for storage in both(home.path()) {
+                for content in [Content::File(file.try_clone().unwrap()), noise.clone().into()] {
+                    storage.put_content(&key, &content).await.unwrap();
+                    let back = storage.open(&key, len).await.unwrap();
+                    let is_file = matches!(back, Content::File(_));
+                    assert_eq!(is_file, !storage.is_apart() || len > MEMORY_BYTES, "{len}");
+                    assert!(back.all().unwrap() == noise);
+                    let mut front = Vec::new();
+                    back.front().read_to_end(&mut front).unwrap();
+                    assert!(front == noise);
+                    assert!(back.range(len / 3..len).unwrap() == noise[(len / 3) as usize..]);
+                    assert!(back.range(len..len + 1).is_err(), "{len}");
+                    if let Some(limit) = len.checked_sub(1) {
+                        let error = storage.open(&key, limit).await.unwrap_err();
+                        assert!(matches!(error, StorageError::TooLong { .. }), "{error}");
+                    }
+                }
+            }
+        }
+    }
+
+    impl From<Vec<u8>> for Content {
+        fn from(bytes: Vec<u8>) -> Content {
+            Content::Memory(bytes.into())
+        }
+    }
+}

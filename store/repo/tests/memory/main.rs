@@ -35,7 +35,6 @@ async fn an_image_of_twice_the_chunks_takes_no_more_memory() {
     let chunks = disk::PARTITION_CHUNKS as usize;
     // How many packs are in memory while new chunks are stored is a matter of
     // time; that the new ones are forgotten is for `ingest::seen` to show.
-    eprintln!("{one:?} {two:?}");
     assert!(two.import < MOST, "{two:?}");
     for (what, one, two) in [
         ("importing", one.again, two.again),
