@@ -9,7 +9,7 @@ use wire::{AskOrder, Configuration, HoldOrder, Inventory, MachineId, Order};
 use super::decide::Decision;
 use super::turn::{self, Beginner, Turn};
 use super::{Controller, ControllerError, apply};
-use crate::build::{Plan, Record};
+use crate::build::Record;
 use crate::db::machine::{Machine, facts};
 use crate::db::{Connection, DbError, event, machine, parsed, run};
 use crate::identity::{Fingerprint, Recognised, fingerprint, recognise};
@@ -130,8 +130,8 @@ impl Controller {
                 Verdict { question: Some(question), ..Verdict::new(answers, wanted) }
             }
             Decision::Unbuilt { rule, plans } => {
-                let of = |plan: &Box<dyn Plan>| plan.configuration().clone();
-                let mut waits_for: Vec<_> = plans.iter().map(of).collect();
+                let mut waits_for: Vec<_> =
+                    plans.iter().map(|plan| plan.configuration().clone()).collect();
                 if !before.is_held() {
                     plans.into_iter().for_each(|plan| self.builds.ask(plan, now));
                 }

@@ -358,9 +358,9 @@ async fn course(acts: &[Act]) {
     agents.iter_mut().for_each(Agent::restart);
     for _ in 0..20 {
         for agent in &mut agents {
-            if agent.machine.is_some() {
+            if let Some(id) = &agent.machine {
                 label(&world, agent, "few").await;
-                world.controller.release(agent.machine.as_ref().unwrap(), world.now).await.unwrap();
+                world.controller.release(id, world.now).await.unwrap();
             }
             let Some(order) = checks_in(&mut world, agent).await else { continue };
             let batch = agent.tells(&order, [ended(Step::Start, Outcome::Done)]);
