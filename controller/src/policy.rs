@@ -2,6 +2,7 @@
 //! first that matches decides. The file format is in `docs/policy.md`.
 
 mod file;
+mod limit;
 pub(crate) mod question;
 mod read;
 mod stamp;
@@ -14,6 +15,7 @@ use wire::expr::Expr;
 use wire::{DiskChoice, Facts, Reference, Start};
 
 pub use file::{PolicyError, PolicyFile};
+pub use limit::Limit;
 pub use question::{Answers, Question};
 pub use stamp::Stamp;
 
@@ -38,6 +40,8 @@ pub struct Rule {
     pub when: Option<Expr>,
     /// What it says of them.
     pub outcome: Outcome,
+    /// How many of them get it, and when.
+    pub limit: Option<Limit>,
 }
 
 /// What a rule says of a machine.
@@ -164,6 +168,7 @@ impl Policy {
                 matched: when.as_ref().is_none_or(|when| when.matched),
                 when,
                 builds: Vec::new(),
+                limit: rule.limit.as_ref().map(Limit::to_string),
             }
         };
         self.rules.iter().map(trace).collect()

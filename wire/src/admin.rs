@@ -483,7 +483,8 @@ pub struct Ruling {
     /// What it says, in words.
     pub outcome: String,
     /// What else decides how an image is put on the machine: its disk, how it is
-    /// started, what to do where it is not built yet. Empty where nothing does.
+    /// started, what to do where it is not built yet; and the rule's limit, which is
+    /// not counted here. Empty where nothing does.
     pub how: String,
 }
 
@@ -501,6 +502,10 @@ pub struct RuleTrace {
     /// What its recipes make for the machine, where it names some and matches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub builds: Vec<BuildTrace>,
+    /// How many machines get what it says, and when, in words; of a rule that
+    /// matches with how many there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
 }
 
 /// What a recipe makes for one machine, and whether it is there.

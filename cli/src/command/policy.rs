@@ -99,6 +99,7 @@ fn rule_lines(rule: &RuleTrace, decides: bool, out: &Out) -> Vec<String> {
         Some(trace) => lines.extend(trace.comparisons.iter().map(|c| comparison_line(c, out))),
         None => lines.push("  always".to_owned()),
     }
+    lines.extend(rule.limit.iter().map(|limit| format!("  limit: {limit}")));
     lines.extend(rule.builds.iter().flat_map(|build| build_lines(build, out)));
     lines
 }
@@ -173,6 +174,7 @@ mod tests {
             matched,
             when: None,
             builds: vec![build],
+            limit: Some("at most 2 at a time (1 now)".to_owned()),
         };
         let why = Why {
             machine: "m-1".parse().unwrap(),
@@ -188,11 +190,13 @@ mod tests {
         expect![[r#"
             rule a does not match: recipe web.toml
               always
+              limit: at most 2 at a time (1 now)
               recipe web for label.role "db"
               key blake3:abababababababababababababababababababababababababababababababab
               built/web:abababababab: it was not built yet
             rule b decides: recipe web.toml
               always
+              limit: at most 2 at a time (1 now)
               recipe web for label.role "db"
               key blake3:abababababababababababababababababababababababababababababababab
               built/web:abababababab (010101010101): it is in the store
@@ -218,6 +222,7 @@ mod tests {
             matched,
             when,
             builds: vec![],
+            limit: None,
         };
         let first = Trace {
             matched: false,

@@ -460,3 +460,21 @@ fn a_policy_is_checked_without_a_server() {
         assert!(ended.stdout.contains(problem), "{}", ended.stdout);
     }
 }
+
+#[test]
+fn images_that_machines_make_want_a_server_that_takes_uploads() {
+    let world = site();
+    world.file("gpu.toml", format!("{RECIPE}[target]\nscript = 'echo it'\n"));
+    let rule = "[[rule]]\nname = 'gpu'\nrecipe = 'gpu.toml'\nmissing = 'on-target'\n";
+    world.file("policy.toml", rule);
+    world.ok(["policy", "check", "policy.toml"]);
+    let check = ["serve", "--config", "ingot.toml", "--check"];
+    let refused = world.fails(5, check);
+    assert!(refused.contains("policy.toml:4:11: a machine that makes this image"), "{refused}");
+    assert!(refused.contains("uploads = true"), "{refused}");
+    world.file("ingot.toml", format!("{CONFIG}[store]\nuploads = true\n"));
+    world.ok(check);
+    world.file("policy.toml", rule.replace("on-target", "build"));
+    let refused = world.fails(5, check);
+    assert!(refused.contains("policy.toml:4:11: this recipe has a [target]"), "{refused}");
+}

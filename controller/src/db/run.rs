@@ -94,6 +94,32 @@ pub(crate) async fn makers(c: &mut Connection, key: &Digest) -> Result<Vec<Run>,
     Ok(runs?.into_iter().filter(|run| !run.state.is_over()).collect())
 }
 
+/// CROSS JOIN keeps SQLite to this order: of many runs few are under way. The states
+/// are named, so that an index finds them.
+const UNDER_WAY: &str = "SELECT runs.* FROM runs CROSS JOIN machines \
+    WHERE machines.run = runs.id AND runs.rule = $1 AND runs.state IN ('ordered', 'planning', \
+    'transferring', 'verifying', 'sealing', 'scripting', 'capturing', 'starting', 'retrying') \
+    ORDER BY runs.created, runs.id";
+
+/// The current runs of a rule that are not over.
+pub(crate) async fn under_way(c: &mut Connection, rule: &str) -> Result<Vec<Run>, DbError> {
+    let rows: Vec<Row> = sqlx::query_as(UNDER_WAY).bind(rule).fetch_all(c).await?;
+    rows.into_iter().map(Run::try_from).collect()
+}
+
+/// Machines that have a rule's images, or a run of it; so many at most.
+pub(crate) async fn holders(
+    c: &mut Connection,
+    rule: &str,
+    limit: u32,
+) -> Result<Vec<MachineId>, DbError> {
+    let sql = "SELECT runs.machine FROM runs CROSS JOIN machines WHERE machines.run = runs.id \
+               AND runs.rule = $1 AND runs.state <> 'superseded' LIMIT $2";
+    let rows: Vec<(String,)> =
+        sqlx::query_as(sql).bind(rule).bind(i64::from(limit)).fetch_all(c).await?;
+    rows.iter().map(|(id,)| parsed(id, "runs.machine")).collect()
+}
+
 /// Writes the record of a run that has none; fails where its id is taken.
 pub(crate) async fn add(c: &mut Connection, run: &Run) -> Result<(), DbError> {
     let sql = "INSERT INTO runs (id, state, attempt, boot, cause, changed, ended, created, \
@@ -139,3 +165,43 @@ fn changing<'a>(sql: &'static str, run: &'a Run) -> Result<Statement<'a>, DbErro
 }
 
 type Statement<'a> = sqlx::query::Query<'a, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+#[cfg(test)]
+mod tests {
+    use wire::admin::RunState;
+
+    use super::*;
+
+    #[test]
+    fn every_state_that_is_not_over_is_under_way() {
+        use RunState::{
+            AlreadyInstalled, Capturing, Failed, Ordered, Planning, Retrying, Scripting, Sealing,
+            Starting, Succeeded, Superseded, Transferring, Unknown, Verifying,
+        };
+        let states = [
+            AlreadyInstalled,
+            Capturing,
+            Failed,
+            Ordered,
+            Planning,
+            Retrying,
+            Scripting,
+            Sealing,
+            Starting,
+            Succeeded,
+            Superseded,
+            Transferring,
+            Verifying,
+        ];
+        for state in states {
+            let named = UNDER_WAY.contains(&format!("'{}'", to_word(&state, "").unwrap()));
+            assert_eq!(named, !state.is_over(), "{state:?}");
+            // A new state is to be looked at here.
+            match state {
+                AlreadyInstalled | Capturing | Failed | Ordered | Planning | Retrying
+                | Scripting | Sealing | Starting | Succeeded | Superseded | Transferring
+                | Verifying | Unknown => {}
+            }
+        }
+    }
+}

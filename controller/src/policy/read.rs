@@ -11,11 +11,12 @@ use wire::expr::{Expr, nearest, position};
 
 use super::{BYTES_MAX, CheckRecipe, Policy, Question, RULES_MAX, Rule};
 
+mod limit;
 mod outcome;
 mod question;
 
-const RULE_KEYS: [&str; 10] =
-    ["name", "when", "image", "recipe", "set", "missing", "disk", "start", "hold", "fail"];
+const RULE_KEYS: [&str; 11] =
+    ["name", "when", "image", "recipe", "set", "missing", "disk", "start", "limit", "hold", "fail"];
 
 /// Longest name of a rule, and longest reason of a hold, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -125,7 +126,11 @@ impl Reader<'_> {
         };
         let when = table.get("when").and_then(|value| self.when(value));
         let outcome = self.outcome(span, table);
-        Some(Rule { name: name?, when, outcome: outcome? })
+        let limit = match table.get("limit") {
+            Some(value) => self.limit(value).map(Some),
+            None => Some(None),
+        };
+        Some(Rule { name: name?, when, outcome: outcome?, limit: limit? })
     }
 
     /// One of a few words.

@@ -7,14 +7,14 @@ use wire::api::{CheckIn, CheckedIn};
 use wire::{AskOrder, Configuration, HoldOrder, Inventory, MachineId, Order};
 
 use super::decide::Decision;
-use super::turn::{self, Turn};
+use super::turn::{self, Beginner, Turn};
 use super::{Controller, ControllerError, apply};
-use crate::build::{Plan, Record};
+use crate::build::Record;
 use crate::db::machine::{Machine, facts};
 use crate::db::{Connection, DbError, event, machine, parsed, run};
 use crate::identity::{Fingerprint, Recognised, fingerprint, recognise};
 use crate::limits;
-use crate::policy::{Answers, Question};
+use crate::policy::{Answers, Limit, Question};
 use crate::state::{HOLD_RETRY_SECS, Recorded, Report, Wanted, reconcile};
 
 /// How often an operator may change a machine's labels while it checks in.
@@ -71,12 +71,14 @@ struct Verdict<'a> {
     waits_for: Vec<Configuration>,
     /// What is on record of an image that it would make.
     seen: Option<Box<Record>>,
+    /// The limit of the rule that says so.
+    limit: Option<&'a Limit>,
 }
 
 impl Verdict<'_> {
     fn new(answers: Answers, wanted: Wanted) -> Self {
         let (notes, waits_for) = (Vec::new(), Vec::new());
-        Verdict { answers, question: None, wanted, notes, waits_for, seen: None }
+        Verdict { answers, question: None, wanted, notes, waits_for, seen: None, limit: None }
     }
 }
 
@@ -102,7 +104,10 @@ impl Controller {
             let answers = policy.answered(before.answers(), &asked.answers, now);
             let facts = facts(&asked.inventory, &before.labels(), &answers);
             let decision = self.decide_for(&policy, &facts, before.deploy()).await?;
-            let verdict = self.verdict(decision, answers, &before, now);
+            // What an operator gave a machine is no rule's, and limited by none.
+            let rule = policy.decide(&facts).filter(|_| before.deploy().is_none());
+            let limit = rule.and_then(|rule| rule.limit.as_ref());
+            let verdict = Verdict { limit, ..self.verdict(decision, answers, &before, now) };
             let answer = self.answer(asked, &fingerprint, &before, &verdict, now).await?;
             let Some(answer) = answer else { continue };
             self.builds.watch(&verdict.waits_for, &answer.machine, now).await?;
@@ -132,8 +137,8 @@ impl Controller {
                 Verdict { question: Some(question), ..Verdict::new(answers, wanted) }
             }
             Decision::Unbuilt { rule, plans } => {
-                let of = |plan: &Box<dyn Plan>| plan.configuration().clone();
-                let mut waits_for: Vec<_> = plans.iter().map(of).collect();
+                let mut waits_for: Vec<_> =
+                    plans.iter().map(|plan| plan.configuration().clone()).collect();
                 if !before.is_held() {
                     plans.into_iter().for_each(|plan| self.builds.ask(plan, now));
                 }
@@ -181,8 +186,9 @@ impl Controller {
         };
         let mut changes = reconciled(&verdict.wanted);
         if changes.as_ref().is_some_and(|changes| changes.begin(&fresh)) {
-            let seen = verdict.seen.as_deref();
-            match turn::take(c, &record.id, &verdict.wanted, seen, now).await? {
+            let (id, run, wanted) = (&record.id, current.as_ref(), &verdict.wanted);
+            let asking = Beginner { id, run, wanted, limit: verdict.limit };
+            match turn::take(c, asking, verdict.seen.as_deref(), now).await? {
                 Turn::Free => {}
                 Turn::Waits(reason) => changes = reconciled(&Wanted::Hold(reason)),
                 Turn::Stale => return Ok(None),

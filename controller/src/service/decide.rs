@@ -49,7 +49,7 @@ pub(super) enum Found<'a> {
     /// It is there.
     There {
         /// The image.
-        image: ImageOrder,
+        image: Box<ImageOrder>,
         /// What it was made for, where it was made for machines like this.
         note: Option<String>,
     },
@@ -126,7 +126,7 @@ impl Controller {
                 Found::Unbuilt(plan) => plans.push(plan),
                 Found::Make { make, seen } => to_make = to_make.or(Some((make, seen))),
                 Found::There { image, note } => {
-                    images.push(image);
+                    images.push(*image);
                     notes.extend(note);
                 }
             }
@@ -173,7 +173,8 @@ impl Controller {
         let (reference, disk) = (reference.clone(), member.disk.clone());
         match self.images.resolve(&reference).await {
             Ok(Some(image)) => {
-                Ok(Found::There { image: ImageOrder { image, reference, disk }, note: None })
+                let image = Box::new(ImageOrder { image, reference, disk });
+                Ok(Found::There { image, note: None })
             }
             Ok(None) => Ok(Found::None(Wanted::Hold(format!(
                 "rule {:?} wants the image {reference}, which the store does not have: \

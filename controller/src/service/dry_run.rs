@@ -46,8 +46,12 @@ fn read(what: &str, text: &str) -> Result<Arc<Policy>, ControllerError> {
 }
 
 fn ruling(policy: &Policy, facts: &Facts) -> Option<Ruling> {
-    let Rule { name, outcome, .. } = policy.decide(facts)?;
-    Some(Ruling { rule: name.clone(), outcome: outcome.to_string(), how: how(outcome) })
+    let Rule { name, outcome, limit, .. } = policy.decide(facts)?;
+    let mut how = how(outcome);
+    if let Some(limit) = limit {
+        let _ = write!(how, "; {limit}");
+    }
+    Some(Ruling { rule: name.clone(), outcome: outcome.to_string(), how })
 }
 
 fn how(outcome: &Outcome) -> String {

@@ -211,7 +211,7 @@ fn there<'a>(record: &Record, built: Built, member: &Member) -> Found<'a> {
     };
     let note = format!("{reference} was {by} for {configuration} in {secs} s");
     let image = ImageOrder { image: built.image, reference, disk: member.disk.clone() };
-    Found::There { image, note: Some(note) }
+    Found::There { image: Box::new(image), note: Some(note) }
 }
 
 /// What is wrong where policy and recipe changed one after the other.

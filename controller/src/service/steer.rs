@@ -32,7 +32,7 @@ impl Controller {
         let system = Member { source: Source::Image(reference), disk };
         let set = ImageSet { system, others: Vec::new(), start };
         let outcome = Outcome::Images(set.clone());
-        let rule = Rule { name: RULE.to_owned(), when: None, outcome };
+        let rule = Rule { name: RULE.to_owned(), when: None, outcome, limit: None };
         self.set(policy, &rule, &set, facts).await
     }
 

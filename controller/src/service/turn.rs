@@ -2,11 +2,16 @@
 //! Looked at in the transaction that records the beginning, so that of two
 //! machines that ask at once the second sees the first.
 
+pub(super) mod limits;
+
+use std::collections::BTreeSet;
+
 use wire::MachineId;
 use wire::admin::UnixMs;
 
 use crate::build::Record;
 use crate::db::{Connection, DbError, build, machine, run};
+use crate::policy::Limit;
 use crate::state::{HOLD_RETRY_SECS, Make, Run, Wanted, gone};
 
 /// How long nothing may be heard of a machine that makes an image, beside what its
@@ -33,38 +38,61 @@ pub(super) struct Ahead {
     gone: Vec<Run>,
 }
 
-/// Looks who comes before this machine. Changes nothing.
+/// A machine that would begin.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beginner<'a> {
+    /// The machine.
+    pub id: &'a MachineId,
+    /// Its run so far.
+    pub run: Option<&'a Run>,
+    /// What it would begin with.
+    pub wanted: &'a Wanted,
+    /// The limit of the rule that says so.
+    pub limit: Option<&'a Limit>,
+}
+
+/// Looks who comes before a machine. Changes nothing.
 pub(super) async fn ahead(
     c: &mut Connection,
-    id: &MachineId,
-    wanted: &Wanted,
+    asking: Beginner<'_>,
     now: UnixMs,
 ) -> Result<Ahead, DbError> {
-    match wanted {
-        Wanted::Make(make) => makers(c, id, make, now).await,
-        Wanted::Deploy(_) | Wanted::Hold(_) | Wanted::Fail(_) => Ok(Ahead::default()),
+    let target = match asking.wanted {
+        Wanted::Deploy(target) => target,
+        Wanted::Make(make) => &make.target,
+        Wanted::Hold(_) | Wanted::Fail(_) => return Ok(Ahead::default()),
+    };
+    let mut ahead = match asking.limit {
+        Some(limit) => limits::ahead(c, asking, &target.rule, limit, now).await?,
+        None => Ahead::default(),
+    };
+    if let (Wanted::Make(make), None) = (asking.wanted, &ahead.waits) {
+        let Ahead { waits, gone } = makers(c, asking.id, make, now).await?;
+        ahead.waits = waits;
+        ahead.gone.extend(gone);
     }
+    Ok(ahead)
 }
 
 /// A machine begins, unless somebody comes before it.
 pub(super) async fn take(
     c: &mut Connection,
-    id: &MachineId,
-    wanted: &Wanted,
+    asking: Beginner<'_>,
     seen: Option<&Record>,
     now: UnixMs,
 ) -> Result<Turn, DbError> {
-    if let Wanted::Make(make) = wanted
+    if let Wanted::Make(make) = asking.wanted
         && build::get(c, &make.configuration.key).await?.as_ref() != seen
     {
         return Ok(Turn::Stale);
     }
-    let Ahead { waits, gone } = ahead(c, id, wanted, now).await?;
+    let Ahead { waits, gone } = ahead(c, asking, now).await?;
     if let Some(reason) = waits {
         return Ok(Turn::Waits(reason));
     }
-    for run in &gone {
-        give_up(c, run, id, now).await?;
+    let mut given_up = BTreeSet::new();
+    for run in gone.iter().filter(|run| given_up.insert(&run.id)) {
+        give_up(c, run, asking.id, now).await?;
     }
     Ok(Turn::Free)
 }

@@ -5,9 +5,11 @@ use wire::{DeployOrder, MachineId, Order};
 
 use super::admin::current;
 use super::events::unknown_machine;
-use super::{Controller, ControllerError, turn};
+use super::turn::{self, Beginner};
+use super::{Controller, ControllerError};
 use crate::db::machine::Machine;
 use crate::db::{machine, parsed};
+use crate::policy::Limit;
 use crate::state::{Changes, Recorded, Report, Run, Wanted, reconcile};
 
 impl Controller {
@@ -23,13 +25,24 @@ impl Controller {
         let wanted = self.wanted(&policy, &record).await?;
         let mut rules = policy.why(&facts);
         self.trace_builds(&policy, &facts, &mut rules).await?;
+        for (rule, trace) in policy.rules().iter().zip(&mut rules) {
+            if let (Some(limit), true) = (&rule.limit, trace.matched) {
+                let mut transaction = self.db.read().await?;
+                let told = turn::limits::told(&mut transaction, &rule.name, limit).await?;
+                trace.limit = Some(told);
+            }
+        }
+        let winner = policy.decide(&facts);
+        // What an operator gave a machine is no rule's, and limited by none.
+        let decides = winner.filter(|_| record.deploy.is_none());
+        let limit = decides.and_then(|rule| rule.limit.as_ref());
         Ok(Why {
             machine: id.clone(),
             rules,
             questions: policy.why_asked(&facts, &record.answers),
-            winner: policy.decide(&facts).map(|rule| rule.name.clone()),
+            winner: winner.map(|rule| rule.name.clone()),
             deploy: record.deploy.clone(),
-            order: self.order(&record, run.as_ref(), &wanted, now).await?,
+            order: self.order(&record, run.as_ref(), &wanted, limit, now).await?,
         })
     }
 
@@ -39,6 +52,7 @@ impl Controller {
         record: &Machine,
         run: Option<&Run>,
         wanted: &Wanted,
+        limit: Option<&Limit>,
         now: UnixMs,
     ) -> Result<String, ControllerError> {
         let fresh = parsed("r-none", "a name")?;
@@ -54,7 +68,8 @@ impl Controller {
         };
         let mut changes = asks(wanted);
         if changes.as_ref().is_some_and(|changes| changes.begin(&fresh)) {
-            let ahead = turn::ahead(&mut *self.db.read().await?, &record.id, wanted, now).await?;
+            let asking = Beginner { id: &record.id, run, wanted, limit };
+            let ahead = turn::ahead(&mut *self.db.read().await?, asking, now).await?;
             if let Some(reason) = ahead.waits {
                 changes = asks(&Wanted::Hold(reason));
             }

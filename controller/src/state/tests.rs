@@ -490,3 +490,95 @@ proptest! {
         }
     }
 }
+
+/// An image that is to be made out of `base`.
+fn make(base: u8) -> Wanted {
+    let configuration = Configuration {
+        key: Digest([base | 0x80; 32]),
+        recipe: "gpu".into(),
+        facts: BTreeMap::new(),
+    };
+    let target = Target { makes: Some(configuration.clone()), ..target(base) };
+    let (reason, script) = ("it is needed".into(), "#!/bin/sh\n".into());
+    let environment = BTreeMap::new();
+    let timeout_secs = 60;
+    Wanted::Make(Box::new(Make {
+        target,
+        configuration,
+        reason,
+        script,
+        environment,
+        timeout_secs,
+    }))
+}
+
+#[test]
+fn a_run_that_makes_an_image_is_over_when_the_store_has_it() {
+    let mut world = World::new();
+    // That the base is on the disk does not matter: it may have been changed since.
+    let disks = [disk("a", Some(1))];
+    let changes = world.check_in("a", &disks, &make(1));
+    let Some(Order::Make(order)) = changes.order else { panic!("{changes:?}") };
+    assert_eq!((order.attempt, order.timeout_secs), (1, 60));
+    assert_eq!(order.base, image(1, DiskChoice::default()));
+    assert_eq!(world.run_state(), RunState::Ordered);
+    world.end(Step::Transfer, Outcome::Skipped { reason: "there".into() });
+    assert_eq!(world.run_state(), RunState::Ordered);
+    for (step, state) in [(Step::Script, RunState::Scripting), (Step::Capture, RunState::Capturing)]
+    {
+        world.start(step);
+        assert_eq!((world.run_state(), world.state.0), (state, MachineState::Deploying));
+        world.end(step, Outcome::Done);
+    }
+    world.end(Step::Start, Outcome::Done);
+    assert_eq!(world.run_state(), RunState::Capturing, "only the store can tell");
+    let changes = world.report(Report::Made).unwrap();
+    assert_eq!((world.run_state(), changes.machine.0), (RunState::Succeeded, MachineState::Held));
+    // What comes late or twice changes nothing.
+    assert_eq!(world.report(Report::Made), None);
+    world.fail(Step::Capture, "no answer");
+    assert_eq!(world.run_state(), RunState::Succeeded);
+    assert_eq!(world.deploy("a", None, 9).order, "r-2 attempt 1 of web:9");
+    assert_eq!(world.report(Report::Made), None, "this run installs");
+    // Wanted again, it is made again.
+    let again = world.check_in("a", &[], &make(1)).run.unwrap();
+    world.report(Report::Made).unwrap();
+    let changes = world.check_in("a", &[], &make(1));
+    assert_ne!(changes.run.unwrap().id, again.id);
+}
+
+#[test]
+fn an_image_that_could_not_be_made_is_tried_again_when_it_is_wanted_again() {
+    let mut world = World::new();
+    for boot in ["a", "b", "c"] {
+        let changes = world.check_in(boot, &[disk("a", Some(1))], &make(1));
+        assert!(matches!(changes.order, Some(Order::Make(_))), "{changes:?}");
+        world.start(Step::Script);
+    }
+    assert_eq!(world.attempt(), 3);
+    let changes = world.check_in("d", &[], &make(1));
+    assert_eq!(world.run_state(), RunState::Failed);
+    let reason = changes.machine.1.unwrap();
+    assert!(reason.contains("the machine started anew while running the recipe's script"));
+    // It would not be wanted if nobody had said that it be tried again.
+    let changes = world.check_in("d", &[], &make(1));
+    assert_eq!((changes.run.unwrap().attempt, world.run_state()), (1, RunState::Ordered));
+    assert_eq!(changes.closed.unwrap().state, RunState::Failed);
+}
+
+#[test]
+fn a_machine_that_is_not_heard_of_loses_its_run() {
+    let mut world = World::new();
+    world.check_in("a", &[], &make(1));
+    let changes = gone(world.run.as_ref().unwrap(), "silence".into(), 70);
+    let run = changes.run.unwrap();
+    assert_eq!(
+        (run.state, run.cause.as_deref(), run.ended),
+        (RunState::Superseded, Some("silence"), Some(70))
+    );
+    assert_eq!(changes.machine, (MachineState::Held, Some("silence".into())));
+    world.run = Some(run);
+    assert_eq!(world.report(Report::Made), None);
+    let changes = world.check_in("a", &[], &make(1));
+    assert_eq!(changes.run.unwrap().state, RunState::Ordered);
+}

@@ -13,6 +13,7 @@ mod builds;
 mod common;
 mod fleet;
 mod identity;
+mod limits;
 mod log;
 mod lost;
 mod on_target;

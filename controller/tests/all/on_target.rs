@@ -1,5 +1,7 @@
 //! Images that one of the machines makes which need them.
 
+mod course;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

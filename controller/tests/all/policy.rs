@@ -1,7 +1,9 @@
 //! Policy files, right and wrong.
 
 use controller::Policy;
-use controller::policy::{ImageSet, Member, Missing, OnTarget, Outcome, RecipeFacts, Source};
+use controller::policy::{
+    ImageSet, Limit, Member, Missing, OnTarget, Outcome, RecipeFacts, Source,
+};
 use wire::{DiskChoice, FactValue, Facts, Start};
 
 fn facts(pairs: &[(&str, &str)]) -> Facts {
@@ -119,11 +121,11 @@ fn every_problem_is_told_with_its_place_and_what_is_allowed() {
         ),
         (
             "[[rule]]\nname = 'a'\nimgae = 'x'\nhold = 'x'",
-            "3:1: unknown key \"imgae\": did you mean image? a rule has name, when, image, recipe, set, missing, disk, start, hold, fail",
+            "3:1: unknown key \"imgae\": did you mean image? a rule has name, when, image, recipe, set, missing, disk, start, limit, hold, fail",
         ),
         (
             "[[rule]]\nname = 'a'\nscript = 'x'\nhold = 'x'",
-            "3:1: unknown key \"script\": a rule has name, when, image, recipe, set, missing, disk, start, hold, fail",
+            "3:1: unknown key \"script\": a rule has name, when, image, recipe, set, missing, disk, start, limit, hold, fail",
         ),
         (
             "[[rule]]\nname = 'a'\nhold = 'x'\nstart = 'kexec'",
@@ -326,6 +328,64 @@ fn a_wrong_recipe_is_a_problem_of_the_rule_that_names_it() {
 }
 
 #[test]
+fn a_rule_may_have_a_limit() {
+    let limit = |text: &str| {
+        let text = format!("[[rule]]\nname = 'a'\nimage = 'x'\nlimit = {text}\n");
+        let policy = Policy::parse(&text).unwrap();
+        policy.rules()[0].limit.clone().unwrap()
+    };
+    let all = limit(
+        "{ machines = 10, at-once = 2, from = '2026-12-01T08:00:00+01:00', \
+         until = 2026-12-02T00:00:00Z }",
+    );
+    assert_eq!((all.machines, all.at_once), (Some(10), Some(2)));
+    assert_eq!(
+        all.to_string(),
+        "at most 10 machines in all, at most 2 at a time, from 2026-12-01T07:00:00Z, until \
+         2026-12-02T00:00:00Z"
+    );
+    assert_eq!(limit("{ at-once = 1 }"), Limit { at_once: Some(1), ..Limit::default() });
+}
+
+#[test]
+fn every_problem_of_a_limit_is_told_with_its_place() {
+    let count = |key: &str| format!("{key} is a whole number from 1 to 1000000");
+    let time = |key: &str, text: &str| {
+        format!(
+            "{key} is a time with its zone, such as \"2026-12-01T08:00:00Z\" or \
+             \"2026-12-01T09:00:00+01:00\", not {text:?}"
+        )
+    };
+    let table = [
+        ("4", "4:9: limit is a table of machines, at-once, from, until".to_owned()),
+        ("{}", "4:9: the limit limits nothing: add machines, at-once, from or until".to_owned()),
+        (
+            "{ machnes = 4, at-once = 1 }",
+            "4:11: unknown key \"machnes\": did you mean machines? a limit has machines, at-once, from, until".to_owned(),
+        ),
+        ("{ machines = 0 }", format!("4:22: {}", count("machines"))),
+        ("{ machines = 1000001 }", format!("4:22: {}", count("machines"))),
+        ("{ at-once = -1 }", format!("4:21: {}", count("at-once"))),
+        ("{ at-once = '2' }", format!("4:21: {}", count("at-once"))),
+        ("{ from = '2026-12-01' }", format!("4:18: {}", time("from", "2026-12-01"))),
+        ("{ from = 2026-12-01T08:00:00 }", format!("4:18: {}", time("from", "2026-12-01T08:00:00"))),
+        ("{ until = 4 }", format!("4:19: {}", time("until", "integer"))),
+        (
+            "{ from = '2026-12-01T08:00:00Z', until = '2026-12-01T09:00:00+01:00' }",
+            "4:9: no time fits: until is not after from".to_owned(),
+        ),
+    ];
+    for (limit, expected) in table {
+        let text = format!("[[rule]]\nname = 'a'\nimage = 'x'\nlimit = {limit}\n");
+        assert_eq!(problems(&text), expected, "{limit}");
+    }
+    assert_eq!(
+        problems("[[rule]]\nname = 'a'\nhold = 'x'\nlimit = { at-once = 1 }"),
+        "4:9: limit goes with image, recipe or set, not with hold"
+    );
+}
+
+#[test]
 fn who_makes_an_image_has_to_be_the_same_in_policy_and_recipe() {
     let recipes = |path: &std::path::Path| {
         let on_target = match path.to_str() {
@@ -390,7 +450,7 @@ proptest::proptest! {
 
     #[test]
     fn no_values_panic(
-        key in "name|when|image|recipe|set|missing|disk|start|hold|fail|x",
+        key in "name|when|image|recipe|set|missing|disk|start|limit|hold|fail|x",
         value in r#"[0-9]{1,3}|"[a-z= "\\]{0,8}"|\{ *\}|\[(\{ *\}|\{ image = 'x' \}|4|, ){0,4}\]|true|'[^']{0,8}'"#,
     ) {
         let text = format!("[[rule]]\n{key} = {value}\n");

@@ -65,7 +65,7 @@ fn an_unknown_configuration_is_built_installed_and_booted_and_the_next_machine_g
     ensure!(configuration["fact.system.manufacturer"] == "\"Ingot Test\"", "{configuration:#}");
     let id = run["machine"].as_str().context("no machine")?;
     let why = scene.site.ingot_json(&["policy", "why", id])?;
-    let build = &why["rules"][0]["build"];
+    let build = &why["rules"][0]["builds"][0];
     ensure!(build["image"] == run["image"] && build["key"] == configuration["key"], "{why:#}");
 
     let second = "52:54:00:1a:60:81";

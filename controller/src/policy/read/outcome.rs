@@ -25,17 +25,21 @@ const STARTS: [(&str, Start); 3] =
 const SET_MAX: usize = DeployOrder::OTHERS_MAX + 1;
 
 /// Keys that say how images are put on a machine, and with what they go.
-const HOW: [(&str, &str); 3] =
-    [("missing", "recipe"), ("disk", "image or recipe"), ("start", "image, recipe or set")];
+const HOW: [(&str, &str); 4] = [
+    ("missing", "recipe"),
+    ("disk", "image or recipe"),
+    ("start", "image, recipe or set"),
+    ("limit", "image, recipe or set"),
+];
 
 impl Reader<'_> {
     pub(super) fn outcome(&mut self, span: Range<usize>, table: &DeTable<'_>) -> Option<Outcome> {
         let key = self.one_of(span, table, &OUTCOME_KEYS, "rule")?;
         let value = table.get(key)?;
         let goes: &[&str] = match key {
-            "recipe" => &["missing", "disk", "start"],
-            "image" => &["disk", "start"],
-            "set" => &["start"],
+            "recipe" => &["missing", "disk", "start", "limit"],
+            "image" => &["disk", "start", "limit"],
+            "set" => &["start", "limit"],
             _ => &[],
         };
         self.only_with(table, key, goes);
