@@ -216,9 +216,9 @@ mod tests {
         each_leaf(&cli, "", &mut |path, command| {
             let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             for line in after.lines().filter(|l| l.starts_with("  ingot ")) {
-                let typed = line.split('#').next().unwrap_or_default();
-                let typed = typed.split(['|', '>', '<']).next().unwrap_or_default();
-                let words = typed.split_whitespace();
+                let words = shlex::split(line).unwrap();
+                let ends = |word: &String| ["|", ">", "<"].contains(&word.as_str());
+                let words = words.into_iter().take_while(|word| !ends(word));
                 if let Err(error) = Cli::try_parse_from(words) {
                     panic!("{path}: {line}\n{error}");
                 }

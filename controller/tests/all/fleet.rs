@@ -182,8 +182,9 @@ async fn copies(world: &World, numbers: Range<u32>) {
         "BEGIN;
          CREATE TEMP TABLE original AS SELECT * FROM machines;
          CREATE TEMP TABLE known AS SELECT * FROM identifiers;
-         {n} INSERT INTO machines SELECT printf('m-old%d', i), 'held', reason, held, labels,
-             {inventory}, agent, NULL, first_seen, last_seen, 0, answers FROM n, original;
+         {n} INSERT INTO machines (id, state, labels, inventory, agent, first_seen, last_seen,
+             records, answers) SELECT printf('m-old%d', i), 'held', labels, {inventory}, agent,
+             first_seen, last_seen, 0, answers FROM n, original;
          {n} INSERT INTO identifiers SELECT kind, {value}, printf('m-old%d', i) FROM n, known;
          COMMIT"
     );
