@@ -9,6 +9,7 @@ mod dry_run;
 mod events;
 mod made;
 mod recipe;
+mod silence;
 mod steer;
 mod steps;
 mod turn;

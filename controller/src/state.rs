@@ -157,6 +157,8 @@ pub enum Report<'a> {
     },
     /// The image that the current run makes is in the store.
     Made,
+    /// Nothing, for so many milliseconds: as long as [`Run::patience_ms`].
+    Silent(u64),
 }
 
 /// What is to be recorded and answered.
@@ -218,10 +220,31 @@ pub fn reconcile(recorded: Recorded<'_>, report: Report<'_>, now: UnixMs) -> Opt
             let run = recorded.run.filter(|run| run.target.makes.is_some())?;
             (!run.state.is_over()).then(|| made(run, now))
         }
+        Report::Silent(ms) => {
+            let run = recorded.run.filter(|run| ms >= run.patience_ms())?;
+            let waits = run.state.is_over() || run.state == RunState::Retrying;
+            let cause = silent(run, ms);
+            let next = after_failure(run.attempt);
+            (!waits).then(|| stepped(run, next, Some(&cause), now)).flatten()
+        }
     }
 }
 
+/// How long nothing may be heard of a machine that installs: it tells how far it is
+/// every few seconds, so it is off, or its network is.
+const SILENCE_MS_MAX: u64 = 60 * 60 * 1000;
+/// The longest time of a script, of which nothing may be heard meanwhile.
+const SCRIPT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
 impl Run {
+    /// How long nothing may be heard of its machine, in milliseconds.
+    pub fn patience_ms(&self) -> u64 {
+        match self.target.makes {
+            Some(_) => SCRIPT_MS_MAX + SILENCE_MS_MAX,
+            None => SILENCE_MS_MAX,
+        }
+    }
+
     fn became(self, state: RunState, now: UnixMs) -> Run {
         let ended = match state {
             RunState::Succeeded | RunState::Failed | RunState::Superseded => {
@@ -356,6 +379,15 @@ pub(crate) fn gave_up(run: &Run) -> String {
         run.attempt,
         run.cause.as_deref().unwrap_or("the agent did not say why"),
         run.machine,
+    )
+}
+
+fn silent(run: &Run, ms: u64) -> String {
+    format!(
+        "nothing was heard of the machine for {} minutes while {}: is it switched on, and does it \
+         reach this server? It is tried again once it checks in",
+        ms / 60_000,
+        doing(run.state)
     )
 }
 

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use controller::Controller;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -68,6 +69,19 @@ async fn check(settings: &Settings, out: &Out) -> anyhow::Result<()> {
     if out.json { out.document(&report) } else { out.lines(report.lines()) }
 }
 
+/// How often it is looked for machines that are not heard of any more.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// Ends what machines began that are not heard of any more, until the server stops.
+async fn look_for_silent_machines(controller: Arc<Controller>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        if let Err(error) = controller.end_silent_attempts(controller::system_clock()).await {
+            let cause = wire::chain(&error);
+            tracing::error!(cause, "silent machines could not be looked for; trying again");
+        }
+    }
+}
+
 async fn run(settings: &Settings) -> anyhow::Result<()> {
     // Before anybody hears of it: a signal that nobody listens for kills.
     let told_to_stop = runtime::told_to_stop()?;
@@ -89,12 +103,14 @@ async fn run(settings: &Settings) -> anyhow::Result<()> {
     );
     let Parts { listener, db, controller, uploads, .. } = parts;
     let served = tokio::spawn(http::serve(listener, router, stop.clone()));
+    let looked = tokio::spawn(look_for_silent_machines(controller.clone(), stop.clone()));
     let signal = told_to_stop.await;
     info!(signal, drain_secs = http::DRAIN.as_secs(), "stopping, running transfers may finish");
     controller.stop_builds();
     stop.cancel();
     let whole =
         served.await.context("the HTTP server ended in the middle; please report this")??;
+    looked.await.context("looking for silent machines ended in the middle; please report this")?;
     if let Some(server) = &server {
         server.stop().await;
     }

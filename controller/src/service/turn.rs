@@ -16,7 +16,7 @@ use crate::state::{HOLD_RETRY_SECS, Make, Run, Wanted, gone};
 
 /// How long nothing may be heard of a machine that makes an image, beside what its
 /// script may take, before another one makes it.
-pub(super) const SILENCE_MS_MAX: u64 = 10 * 60 * 1000;
+const SILENCE_MS_MAX: u64 = 10 * 60 * 1000;
 
 /// What a machine that would begin is told.
 #[derive(Debug, PartialEq, Eq)]
@@ -132,7 +132,7 @@ fn waits(make: &Make, run: &Run, silence: u64) -> String {
 }
 
 /// How long nothing was heard of the machine of a run.
-async fn silence(c: &mut Connection, run: &Run, now: UnixMs) -> Result<u64, DbError> {
+pub(super) async fn silence(c: &mut Connection, run: &Run, now: UnixMs) -> Result<u64, DbError> {
     let record = machine::get(c, &run.machine).await?;
     Ok(now.saturating_sub(record.map_or(run.changed, |record| record.last_seen)))
 }

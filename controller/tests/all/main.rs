@@ -21,5 +21,6 @@ mod policy;
 mod restart;
 mod runs;
 mod sets;
+mod silence;
 mod steer;
 mod workshop;

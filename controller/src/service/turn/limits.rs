@@ -4,16 +4,10 @@
 use wire::MachineId;
 use wire::admin::{RunState, UnixMs};
 
-use super::{Ahead, Beginner, SILENCE_MS_MAX, silence};
+use super::{Ahead, Beginner, silence};
 use crate::db::{Connection, DbError, run, to_word};
 use crate::policy::Limit;
 use crate::state::{HOLD_RETRY_SECS, Run};
-
-/// How long nothing may be heard of a machine that installs before another one has
-/// its turn.
-const INSTALL_SILENCE_MS_MAX: u64 = 60 * 60 * 1000;
-/// The longest time of a script, of which nothing may be heard meanwhile.
-const SCRIPT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// How many machines a reason names.
 const NAMED: usize = 3;
@@ -54,7 +48,7 @@ pub(super) async fn ahead(
         if run.machine == *asking.id {
             continue;
         }
-        if silence(c, &run, now).await? < patience(&run) {
+        if silence(c, &run, now).await? < run.patience_ms() {
             let state = to_word(&run.state, "runs.state")?;
             first.push(format!("{} ({state})", run.machine));
         } else {
@@ -91,13 +85,6 @@ pub(in crate::service) async fn told(
         true => limit.to_string(),
         false => format!("{limit} ({})", counts.join(", ")),
     })
-}
-
-fn patience(run: &Run) -> u64 {
-    match run.target.makes {
-        Some(_) => SCRIPT_MS_MAX + SILENCE_MS_MAX,
-        None => INSTALL_SILENCE_MS_MAX,
-    }
 }
 
 /// Names, the first of many.
