@@ -17,6 +17,7 @@ pub mod deploy;
 pub mod events;
 pub mod install;
 pub mod inventory;
+pub mod kmsg;
 pub mod make;
 pub mod modules;
 pub mod net;

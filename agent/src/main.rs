@@ -12,12 +12,13 @@ use agent::console::Console;
 use agent::controller::Controller;
 use agent::events::EventLog;
 use agent::inventory::{self, Reached, Roots};
+use agent::kmsg;
 use agent::net::{Network, lldp};
 use agent::report::Report;
 use agent::start::{self, Exit};
 use agent::uevent::Uevents;
 use store_remote::{Options, SystemTiming, Timing};
-use wire::Step;
+use wire::{EventKind, Step};
 
 const HELP: &str = "ingot-agent runs as the first process of a machine that boots over the network.\n\
                     Here it only answers:\n\
@@ -111,6 +112,12 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
     let boot = random_name();
     let log = Arc::new(EventLog::new(boot.clone()));
     let report = Report { console: Arc::clone(console), log: Arc::clone(&log), timing };
+    if let Ok(kernel) = fs::File::open(roots.dev.join("kmsg")) {
+        let report = report.clone();
+        std::thread::spawn(move || {
+            kmsg::follow(kernel, |line| report.event(EventKind::Log { line }))
+        });
+    }
     find_hardware(&roots, &report);
 
     // From now on, as switches speak up twice a minute only.
