@@ -175,7 +175,7 @@ impl Agent {
         order: &MakeOrder,
     ) -> Result<(), ()> {
         self.report.log.set_run(Some((order.run.clone(), order.attempt)));
-        let what = || format!("making {}", order.configuration.reference());
+        let what = || format!("making {}", order.making.configuration.reference());
         self.told(what, self.make(controller, machine, order))
     }
 

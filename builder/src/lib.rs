@@ -41,7 +41,6 @@ pub use check::CheckError;
 pub use disk::DiskError;
 pub use ext4::Ext4Error;
 pub use grub::GrubError;
-pub use on_target::OnTarget;
 pub use preflight::{Missing, preflight};
 pub use progress::{Event, Outcome, Progress, Stage};
 pub use recipe::{

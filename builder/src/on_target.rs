@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use wire::{Configuration, Facts};
+use wire::{Configuration, Facts, Making};
 
 use crate::configuration::{Given, add_facts};
 use crate::key::Key;
@@ -12,23 +12,10 @@ use crate::recipe::Recipe;
 /// What a machine runs scripts by that say nothing themselves, as the builder does.
 const SHELL: &str = "#!/bin/sh -eu\n";
 
-/// What makes the whole image out of its base, on a machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OnTarget {
-    /// What the whole image is made for.
-    pub configuration: Configuration,
-    /// An executable text.
-    pub script: String,
-    /// What it is told of the machine.
-    pub environment: BTreeMap<String, String>,
-    /// How long it may take, in seconds.
-    pub timeout_secs: u32,
-}
-
 impl Recipe {
     /// What is done on a machine with these facts to the base that
     /// [`Recipe::configuration`] is of; nothing where that is the whole image.
-    pub fn on_target(&self, facts: &Facts) -> Option<OnTarget> {
+    pub fn on_target(&self, facts: &Facts) -> Option<Making> {
         let target = self.target.as_ref()?;
         let base = self.configuration(facts);
         let used = target.uses.iter().map(|path| (path.clone(), facts.get(path).cloned()));
@@ -42,7 +29,7 @@ impl Recipe {
         // The recipe's reader took care that it is text.
         let text = String::from_utf8_lossy(&target.script.bytes);
         let shell = if text.starts_with("#!") { "" } else { SHELL };
-        Some(OnTarget {
+        Some(Making {
             environment: Given::of(&configuration).all(),
             configuration,
             script: format!("{shell}{text}"),

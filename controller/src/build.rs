@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wire::admin::UnixMs;
-use wire::{Configuration, Digest, Facts};
+use wire::{Configuration, Digest, Facts, Making};
 
 pub(crate) use queue::{LINES_MAX, OPEN_MAX, shown};
 pub(crate) use work::{Builds, Shared};
@@ -35,25 +35,12 @@ pub trait Plan: Send + Sync {
 
     /// What a machine makes of it on its own hardware, where the recipe says
     /// so: this is then the base of what the recipe makes.
-    fn on_target(&self) -> Option<&OnTarget> {
+    fn on_target(&self) -> Option<&Making> {
         None
     }
 
     /// Makes it and stores it as [`Configuration::reference`].
     fn build(self: Box<Self>, tell: Tell) -> Building;
-}
-
-/// What makes an image out of its base, on a machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OnTarget {
-    /// What the image is made for.
-    pub configuration: Configuration,
-    /// An executable text, run with the installed base as its root.
-    pub script: String,
-    /// Its environment beside the usual.
-    pub environment: BTreeMap<String, String>,
-    /// Seconds that it may take.
-    pub timeout_secs: u32,
 }
 
 /// Receives what a build tells while it runs, on any thread.

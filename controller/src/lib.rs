@@ -21,7 +21,7 @@ pub mod service;
 pub mod state;
 
 pub use boot::BootDecision;
-pub use build::{BuildOptions, Builder, Building, Built, OnTarget, Plan, Progress, Tell};
+pub use build::{BuildOptions, Builder, Building, Built, Plan, Progress, Tell};
 pub use db::{Db, DbError};
 pub use http::{router, system_clock};
 pub use metrics::Metrics;

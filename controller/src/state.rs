@@ -8,11 +8,12 @@
 mod check_in;
 mod installed;
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use wire::admin::{MachineState, RunState, UnixMs};
-use wire::{Configuration, Disk, ImageOrder, MachineId, Order, Outcome, RunId, Start, Step};
+use wire::{
+    Configuration, Disk, ImageOrder, MachineId, Making, Order, Outcome, RunId, Start, Step,
+};
 
 use check_in::CheckIn;
 use installed::installed;
@@ -58,16 +59,10 @@ pub struct Target {
 pub struct Make {
     /// Its base, and the rule that needs it. It says what is made.
     pub target: Target,
-    /// What is made.
-    pub configuration: Configuration,
     /// Why, for the person at the machine.
     pub reason: String,
-    /// What makes it.
-    pub script: String,
-    /// The script's environment beside the usual.
-    pub environment: BTreeMap<String, String>,
-    /// Seconds that it may take.
-    pub timeout_secs: u32,
+    /// How.
+    pub making: Making,
 }
 
 impl Target {

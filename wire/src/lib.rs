@@ -30,7 +30,7 @@ pub use inventory::{
     Partition, System, Tpm,
 };
 pub use order::{
-    AskOrder, DeployOrder, DiskChoice, HoldOrder, ImageOrder, MakeOrder, Order, Start,
+    AskOrder, DeployOrder, DiskChoice, HoldOrder, ImageOrder, MakeOrder, Making, Order, Start,
 };
 pub use receipt::{Receipt, ReceiptState};
 pub use reference::{Reference, ReferenceError};

@@ -119,12 +119,20 @@ pub struct MakeOrder {
     pub attempt: u32,
     /// What the script begins with, and the disk that is used up for it.
     pub base: ImageOrder,
+    /// Why the machine makes it, in words for the person in front of it.
+    pub reason: String,
+    /// How it is made.
+    #[serde(flatten)]
+    pub making: Making,
+}
+
+/// What makes an image out of its base, on a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Making {
     /// What the image is made for; [`Configuration::reference`] is what it is
     /// stored as.
     pub configuration: Configuration,
-    /// Why the machine makes it, in words for the person in front of it.
-    pub reason: String,
-    /// The script, at most [`MakeOrder::SCRIPT_BYTES_MAX`]: an executable text,
+    /// The script, at most [`Making::SCRIPT_BYTES_MAX`]: an executable text,
     /// run with the installed base as its root.
     pub script: String,
     /// Its environment beside the usual: what the recipe gives it of the facts.
@@ -133,7 +141,7 @@ pub struct MakeOrder {
     pub timeout_secs: u32,
 }
 
-impl MakeOrder {
+impl Making {
     /// Longest script, in bytes.
     pub const SCRIPT_BYTES_MAX: usize = 1 << 20;
 }

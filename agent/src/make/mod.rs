@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wire::api::Made;
-use wire::{MachineId, MakeOrder, Step};
+use wire::{MachineId, MakeOrder, Making, Step};
 
 use crate::agent::{Agent, FLUSH};
 use crate::choose::describe;
@@ -39,7 +39,7 @@ pub enum MakeError {
     #[error(transparent)]
     Script(#[from] ScriptError),
     /// The script is longer than agreed.
-    #[error("the script has {0} bytes, {max} is the limit", max = MakeOrder::SCRIPT_BYTES_MAX)]
+    #[error("the script has {0} bytes, {max} is the limit", max = Making::SCRIPT_BYTES_MAX)]
     TooLong(usize),
     /// The disk is not as it was.
     #[error("the disk cannot be read back; is something of it still in use?")]
@@ -62,7 +62,7 @@ impl Agent {
     ) -> Result<(), MakeError> {
         let report = &self.report;
         let (run, attempt) = (&order.run, order.attempt);
-        report.say(&format!("make {}, run {run}, attempt {attempt}", order.configuration));
+        report.say(&format!("make {}, run {run}, attempt {attempt}", order.making.configuration));
         report.say(&order.reason);
         let chosen = self.choose(&[&order.base]);
         let (client, chosen) = match chosen {
@@ -78,7 +78,7 @@ impl Agent {
             let capture = Capture {
                 disk: &base.disk.path,
                 base: &base.envelope,
-                configuration: &order.configuration,
+                configuration: &order.making.configuration,
                 client: &client,
                 report,
             };
@@ -97,8 +97,8 @@ impl Agent {
 
     /// Runs the script on the base.
     fn script(&self, order: &MakeOrder, base: &Chosen<'_>) -> Result<(), MakeError> {
-        if order.script.len() > MakeOrder::SCRIPT_BYTES_MAX {
-            return Err(MakeError::TooLong(order.script.len()));
+        if order.making.script.len() > Making::SCRIPT_BYTES_MAX {
+            return Err(MakeError::TooLong(order.making.script.len()));
         }
         let report = &self.report;
         let folder = self.work.join("root");
@@ -109,9 +109,9 @@ impl Agent {
             root.resolve_with(&resolver::text(servers))?;
         }
         let script = Script {
-            text: &order.script,
+            text: &order.making.script,
             environment: self.environment(order, base),
-            timeout: Duration::from_secs(order.timeout_secs.into()),
+            timeout: Duration::from_secs(order.making.timeout_secs.into()),
         };
         let ran = script::run(&root.folder, &script, |line| report.say(&format!("| {line}")));
         // Also where it failed. Why that was matters more than what is left mounted.
@@ -121,10 +121,10 @@ impl Agent {
     }
 
     fn environment(&self, order: &MakeOrder, base: &Chosen<'_>) -> BTreeMap<String, String> {
-        let mut environment = order.environment.clone();
+        let mut environment = order.making.environment.clone();
         let ours = [
-            ("INGOT_RECIPE", order.configuration.recipe.clone()),
-            ("INGOT_KEY", order.configuration.key.to_string()),
+            ("INGOT_RECIPE", order.making.configuration.recipe.clone()),
+            ("INGOT_KEY", order.making.configuration.key.to_string()),
             ("INGOT_DISK", base.disk.path.display().to_string()),
         ];
         environment.extend(ours.map(|(name, value)| (name.to_owned(), value)));

@@ -17,8 +17,8 @@ mod as_root {
     use agent::start::Exit;
     use wire::api::{CHECK_IN, CheckIn, CheckedIn, EventBatch, EventsSeen, MADE, Made};
     use wire::{
-        DeployOrder, Digest, DiskChoice, Event, EventKind, ImageOrder, MakeOrder, Order, Outcome,
-        Receipt, ReceiptState, Start, Step,
+        DeployOrder, Digest, DiskChoice, Event, EventKind, ImageOrder, MakeOrder, Making, Order,
+        Outcome, Receipt, ReceiptState, Start, Step,
     };
 
     /// A block device over a part of a file; gone when it is dropped.
@@ -99,11 +99,13 @@ mod as_root {
             run: "r-1".parse().unwrap(),
             attempt,
             base: image(base, "built/gpu:base"),
-            configuration: configuration(),
             reason: "nobody has made it yet".into(),
-            script: script.into(),
-            environment: [("INGOT_FACT_PCI_MODALIAS".into(), "pci:v1".into())].into(),
-            timeout_secs: 60,
+            making: Making {
+                configuration: configuration(),
+                script: script.into(),
+                environment: [("INGOT_FACT_PCI_MODALIAS".into(), "pci:v1".into())].into(),
+                timeout_secs: 60,
+            },
         }))
     }
 

@@ -1,6 +1,6 @@
 //! What is done to an image on a machine that it is for.
 
-use wire::MakeOrder;
+use wire::Making;
 
 use super::check::{Checked, Checker, mistake};
 use super::raw::{self, Text};
@@ -34,7 +34,7 @@ impl Checker<'_> {
     fn text(&self, raw: &Text) -> Checked<Script> {
         let script = self.script(raw)?;
         // With the first line that it may need.
-        let bytes_max = MakeOrder::SCRIPT_BYTES_MAX - 64;
+        let bytes_max = Making::SCRIPT_BYTES_MAX - 64;
         if script.bytes.len() > bytes_max {
             return mistake(
                 raw.span(),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use builder::{BuiltImage, Event, Options, Recipe};
-use controller::{Builder, Building, Built, OnTarget, Plan, Progress, Tell};
+use controller::{Builder, Building, Built, Plan, Progress, Tell};
 use store_repo::{ImportProgress, Repo, Source};
-use wire::{Configuration, FactValue, Facts};
+use wire::{Configuration, FactValue, Facts, Making};
 
 use super::recipes::Recipes;
 use crate::command::build::import_options;
@@ -30,7 +30,7 @@ impl Builder for RecipeBuilder {
     fn plan(&self, recipe: &Path, facts: &Facts) -> Result<Box<dyn Plan>, String> {
         let recipe = self.recipes.get(recipe)?;
         let configuration = recipe.configuration(facts);
-        let on_target = recipe.on_target(facts).map(on_target);
+        let on_target = recipe.on_target(facts);
         let (repo, cache) = (self.repo.clone(), self.cache.clone());
         Ok(Box::new(Job { recipe, configuration, on_target, repo, cache }))
     }
@@ -41,15 +41,9 @@ impl Builder for RecipeBuilder {
 struct Job {
     recipe: Arc<Recipe>,
     configuration: Configuration,
-    on_target: Option<OnTarget>,
+    on_target: Option<Making>,
     repo: Arc<Repo>,
     cache: PathBuf,
-}
-
-/// As the controller has it.
-fn on_target(on_target: builder::OnTarget) -> OnTarget {
-    let builder::OnTarget { configuration, script, environment, timeout_secs } = on_target;
-    OnTarget { configuration, script, environment, timeout_secs }
 }
 
 impl Plan for Job {
@@ -57,7 +51,7 @@ impl Plan for Job {
         &self.configuration
     }
 
-    fn on_target(&self) -> Option<&OnTarget> {
+    fn on_target(&self) -> Option<&Making> {
         self.on_target.as_ref()
     }
 

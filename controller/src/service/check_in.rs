@@ -310,7 +310,7 @@ fn told(order: &Order) -> String {
                 order.images().map(|i| format!("{} ({})", i.reference, i.image.short())).collect();
             format!("run {}, attempt {}", images.join(", "), order.attempt)
         }
-        Order::Make(order) => format!("make {}, attempt {}", order.configuration, order.attempt),
+        Order::Make(order) => format!("make {}, attempt {}", order.making.configuration, order.attempt),
         Order::Hold(hold) => format!("hold: {}", hold.reason),
         Order::Ask(ask) => format!("ask {:?}", ask.name),
         Order::Unknown => "hold".to_owned(),

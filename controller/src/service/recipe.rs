@@ -8,7 +8,7 @@ use wire::{Configuration, Facts, ImageOrder, MachineId};
 
 use super::decide::Found;
 use super::{Controller, ControllerError, made};
-use crate::build::{Built, Ending, OPEN_MAX, OnTarget, Plan, Record};
+use crate::build::{Built, Ending, OPEN_MAX, Plan, Record};
 use crate::db::run;
 use crate::policy::{Member, Missing, Policy, Rule, Source};
 use crate::state::{Make, Target, Wanted};
@@ -67,14 +67,14 @@ impl Controller {
     ) -> Result<Found<'a>, ControllerError> {
         let record = self.builds.recorded(&plan.configuration().key).await?;
         let base = self.builds.there(record.as_ref()).await?;
-        let (base, on_target) = match (base, record, plan.on_target()) {
-            (Some(base), _, Some(on_target)) => (base, on_target.clone()),
+        let (base, making) = match (base, record, plan.on_target()) {
+            (Some(base), _, Some(making)) => (base, making.clone()),
             (_, Some(record), _) if record.failed() => {
                 return Ok(Found::None(Wanted::Hold(failed(rule, &record))));
             }
             _ => return Ok(Found::Unbuilt(plan)),
         };
-        let OnTarget { configuration, script, environment, timeout_secs } = on_target;
+        let configuration = &making.configuration;
         let reference = plan.configuration().reference();
         let system = ImageOrder { image: base.image, reference, disk: member.disk.clone() };
         let reason = format!(
@@ -87,8 +87,7 @@ impl Controller {
         let (rule, makes) = (rule.name.clone(), Some(configuration.clone()));
         let (others, start) = (Vec::new(), wire::Start::default());
         let target = Target { rule, system, others, start, makes };
-        let make = Make { target, configuration, reason, script, environment, timeout_secs };
-        Ok(Found::Make { make: Box::new(make), seen })
+        Ok(Found::Make { make: Box::new(Make { target, reason, making }), seen })
     }
 
     /// What a machine is told whose images were not made yet.

@@ -6,8 +6,8 @@ pub(super) mod limits;
 
 use std::collections::BTreeSet;
 
-use wire::MachineId;
 use wire::admin::UnixMs;
+use wire::{MachineId, Making};
 
 use crate::build::Record;
 use crate::db::{Connection, DbError, build, machine, run};
@@ -82,7 +82,7 @@ pub(super) async fn take(
     now: UnixMs,
 ) -> Result<Turn, DbError> {
     if let Wanted::Make(make) = asking.wanted
-        && build::get(c, &make.configuration.key).await?.as_ref() != seen
+        && build::get(c, &make.making.configuration.key).await?.as_ref() != seen
     {
         return Ok(Turn::Stale);
     }
@@ -105,11 +105,11 @@ async fn makers(
     make: &Make,
     now: UnixMs,
 ) -> Result<Ahead, DbError> {
-    let mut others = run::makers(c, &make.configuration.key).await?;
+    let mut others = run::makers(c, &make.making.configuration.key).await?;
     others.retain(|run| run.machine != *id);
     for run in &others {
         let silence = silence(c, run, now).await?;
-        if silence < u64::from(make.timeout_secs) * 1000 + SILENCE_MS_MAX {
+        if silence < u64::from(make.making.timeout_secs) * 1000 + SILENCE_MS_MAX {
             return Ok(Ahead { waits: Some(waits(make, run, silence)), gone: Vec::new() });
         }
     }
@@ -117,7 +117,7 @@ async fn makers(
 }
 
 fn waits(make: &Make, run: &Run, silence: u64) -> String {
-    let Make { target, configuration, .. } = make;
+    let Make { target, making: Making { configuration, .. }, .. } = make;
     format!(
         "rule {:?} wants {} ({configuration}), which was not made yet: machine {} makes it now \
          (run {}, attempt {}, last heard of {} s ago), and this one gets it then; it asks again \

@@ -82,7 +82,7 @@ fn words(changes: &Changes) -> String {
     match &changes.order {
         Some(Order::Deploy(order)) => format!("deploy {}", images(order)),
         Some(Order::Make(order)) => {
-            let (made, base) = (order.configuration.reference(), &order.base);
+            let (made, base) = (order.making.configuration.reference(), &order.base);
             format!("make {made} out of {} ({})", base.reference, base.image.short())
         }
         Some(Order::Hold(hold)) if changes.machine.0 == MachineState::Failed => {

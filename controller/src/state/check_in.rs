@@ -106,8 +106,7 @@ fn to_deploy(run: &Run) -> DeployOrder {
 }
 
 fn to_make(run: &Run, make: &Make) -> MakeOrder {
-    let Make { configuration, reason, script, environment, timeout_secs, .. } = make.clone();
-    let (base, attempt) = (run.target.system.clone(), run.attempt);
-    let run = run.id.clone();
-    MakeOrder { run, attempt, base, configuration, reason, script, environment, timeout_secs }
+    let Make { reason, making, .. } = make.clone();
+    let base = run.target.system.clone();
+    MakeOrder { run: run.id.clone(), attempt: run.attempt, base, reason, making }
 }

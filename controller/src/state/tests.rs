@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
-use wire::{Bus, Digest, DiskChoice, ReceiptState};
+use wire::{Bus, Digest, DiskChoice, Making, ReceiptState};
 
 use super::*;
 
@@ -499,17 +501,9 @@ fn make(base: u8) -> Wanted {
         facts: BTreeMap::new(),
     };
     let target = Target { makes: Some(configuration.clone()), ..target(base) };
-    let (reason, script) = ("it is needed".into(), "#!/bin/sh\n".into());
-    let environment = BTreeMap::new();
-    let timeout_secs = 60;
-    Wanted::Make(Box::new(Make {
-        target,
-        configuration,
-        reason,
-        script,
-        environment,
-        timeout_secs,
-    }))
+    let (script, environment) = ("#!/bin/sh\n".into(), BTreeMap::new());
+    let making = Making { configuration, script, environment, timeout_secs: 60 };
+    Wanted::Make(Box::new(Make { target, reason: "it is needed".into(), making }))
 }
 
 #[test]
@@ -519,7 +513,7 @@ fn a_run_that_makes_an_image_is_over_when_the_store_has_it() {
     let disks = [disk("a", Some(1))];
     let changes = world.check_in("a", &disks, &make(1));
     let Some(Order::Make(order)) = changes.order else { panic!("{changes:?}") };
-    assert_eq!((order.attempt, order.timeout_secs), (1, 60));
+    assert_eq!((order.attempt, order.making.timeout_secs), (1, 60));
     assert_eq!(order.base, image(1, DiskChoice::default()));
     assert_eq!(world.run_state(), RunState::Ordered);
     world.end(Step::Transfer, Outcome::Skipped { reason: "there".into() });

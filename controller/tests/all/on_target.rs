@@ -93,7 +93,7 @@ impl World {
         for step in MAKING {
             self.tell(agent, order, vec![started(step), ended(step, Outcome::Done)]).await;
         }
-        self.store(&order.configuration, MADE);
+        self.store(&order.making.configuration, MADE);
         self.now += 10;
         self.controller.made(&made(agent, order, MADE), self.now).await.unwrap();
     }
@@ -130,9 +130,9 @@ async fn one_machine_makes_the_image_and_all_that_need_it_get_it() {
     assert_ne!(base.key, whole.key);
     assert_eq!((order.base.image, &order.base.reference), (image(base.key), &base.reference()));
     assert_eq!(order.base.disk.size_bytes_min, Some(1 << 30));
-    assert_eq!((&order.configuration, order.timeout_secs), (&whole, 60));
+    assert_eq!((&order.making.configuration, order.making.timeout_secs), (&whole, 60));
     assert_eq!(
-        (order.script.as_str(), &order.environment["INGOT_A"]),
+        (order.making.script.as_str(), &order.making.environment["INGOT_A"]),
         ("#!/bin/sh\necho 1\n", &"b".to_owned())
     );
     assert!(order.reason.contains("which was not made yet: this machine makes it"));
@@ -162,7 +162,7 @@ async fn one_machine_makes_the_image_and_all_that_need_it_get_it() {
     // Another product is another key, and another maker.
     let mut different = Agent::new(9);
     different.inventory.system.product = Some("X2".into());
-    assert_ne!(make(&world.check_in(&mut different).await).configuration.key, whole.key);
+    assert_ne!(make(&world.check_in(&mut different).await).making.configuration.key, whole.key);
 
     for (step, state) in [
         (Step::Seal, RunState::Sealing),
@@ -237,14 +237,14 @@ async fn a_maker_that_vanishes_gives_the_key_free() {
     world.now = began + 660_000 - 20;
     assert!(hold(&world.check_in(&mut next).await).contains("last heard of 659 s ago"));
     let taken = make(&world.check_in(&mut next).await);
-    assert_eq!(taken.configuration, order.configuration);
+    assert_eq!(taken.making.configuration, order.making.configuration);
     let run = world.controller.run(&order.run).await.unwrap().summary;
     assert_eq!(run.state, RunState::Superseded);
     assert!(run.cause.unwrap().starts_with("nothing was heard of this machine for 660 s"));
     let id = agent.machine.clone().unwrap();
     assert_eq!(world.controller.machine(&id).await.unwrap().summary.state, MachineState::Held);
     // It comes back with an image that nobody waits for any more.
-    world.store(&order.configuration, MADE);
+    world.store(&order.making.configuration, MADE);
     let error = world.controller.made(&made(&agent, &order, MADE), world.now).await.unwrap_err();
     assert!(matches!(error, ControllerError::Conflict(_)), "{error}");
     let maker = next.machine.clone().unwrap();
@@ -372,9 +372,9 @@ async fn what_does_not_fit_the_record_is_not_taken_as_made() {
         assert!(said.starts_with(expected), "{said}");
     };
     says(&world, right.clone(), "409 the store does not have 777777777777 as built/gpu:").await;
-    world.store(&order.configuration, Digest([5; 32]));
+    world.store(&order.making.configuration, Digest([5; 32]));
     says(&world, right.clone(), "409 the store does not have").await;
-    world.store(&order.configuration, MADE);
+    world.store(&order.making.configuration, MADE);
     let wrong = |change: &dyn Fn(&mut Made)| {
         let mut made = right.clone();
         change(&mut made);
@@ -408,7 +408,7 @@ async fn what_does_not_fit_the_record_is_not_taken_as_made() {
     assert_eq!(lines, 1, "once");
 
     // An image that left the store is made anew, and what was told before is not of that.
-    world.images.0.lock().unwrap().remove(&order.configuration.reference().to_string());
+    world.images.0.lock().unwrap().remove(&order.making.configuration.reference().to_string());
     let again = make(&world.check_in(&mut agent).await);
     assert_ne!(again.run, order.run);
     assert_eq!(make(&world.check_in(&mut agent).await), again);
@@ -426,7 +426,7 @@ async fn a_set_has_its_images_made_where_that_is_said() {
     world.built(2).await;
     let taken = make(&world.check_in(&mut agent).await);
     assert_eq!(taken.base.disk.serial.as_deref(), Some("D"), "on the disk that it is for");
-    assert_ne!(taken.configuration, order.configuration);
+    assert_ne!(taken.making.configuration, order.making.configuration);
     world.make(&mut agent, &taken).await;
     let order = deploy(&world.check_in(&mut agent).await);
     let images: Vec<_> = order.images().map(|image| image.image).collect();
@@ -485,7 +485,7 @@ async fn course(stop: usize) -> (usize, Vec<String>) {
             }
         }
     }
-    world.store(&order.configuration, MADE);
+    world.store(&order.making.configuration, MADE);
     let told = made(&agent, &order, MADE);
     world.controller.made(&told, world.now).await.unwrap();
     if at_stop() {
@@ -530,7 +530,7 @@ async fn a_server_that_is_killed_at_any_call_of_it_has_the_same_record() {
 async fn made_is_answered_by_no_content_over_http() {
     use axum::http::StatusCode;
     let (world, agent, order) = world().await;
-    world.store(&order.configuration, MADE);
+    world.store(&order.making.configuration, MADE);
     let told = made(&agent, &order, MADE);
     for (made, expected) in [
         (Made { run: "r-no".parse().unwrap(), ..told.clone() }, StatusCode::NOT_FOUND),

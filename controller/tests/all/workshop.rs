@@ -6,9 +6,9 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use controller::{Builder, Building, Built, OnTarget, Plan, Progress, Tell};
+use controller::{Builder, Building, Built, Plan, Progress, Tell};
 use tokio::sync::Semaphore;
-use wire::{Configuration, Digest, Facts};
+use wire::{Configuration, Digest, Facts, Making};
 
 use crate::common::{AT_ONCE, Table};
 
@@ -121,7 +121,7 @@ pub fn image(key: Digest) -> Digest {
 
 struct Job {
     configuration: Configuration,
-    on_target: Option<OnTarget>,
+    on_target: Option<Making>,
     broken: Option<&'static str>,
     workshop: Workshop,
 }
@@ -131,7 +131,7 @@ impl Plan for Job {
         &self.configuration
     }
 
-    fn on_target(&self) -> Option<&OnTarget> {
+    fn on_target(&self) -> Option<&Making> {
         self.on_target.as_ref()
     }
 
@@ -173,7 +173,7 @@ impl Builder for Workshop {
             let recipe = name.trim_end_matches(".toml").to_owned();
             Configuration { key, recipe, facts }
         };
-        let on_target = target.map(|more| OnTarget {
+        let on_target = target.map(|more| Making {
             configuration: configuration("whole of ", &[&uses[..], &more[..]].concat()),
             script: format!("#!/bin/sh\necho {version}\n"),
             environment: BTreeMap::from([("INGOT_A".to_owned(), "b".to_owned())]),

@@ -70,7 +70,7 @@ impl Course {
             Order::Hold(_) => return false,
             Order::Make(order) => {
                 assert!(gives && machine.role != Some("other"), "{order:?}");
-                assert_eq!(order.configuration, whole);
+                assert_eq!(order.making.configuration, whole);
                 assert_eq!(named(&order.base.reference), Some(order.base.image));
                 machine.makes = Some(*order);
             }
@@ -93,7 +93,7 @@ impl Course {
         let Some(order) = self.machines[n].makes.take() else { return };
         self.images = self.images.wrapping_add(1);
         let image = Digest([self.images; 32]);
-        self.world.store(&order.configuration, image);
+        self.world.store(&order.making.configuration, image);
         let told = made(&self.machines[n].agent, &order, image);
         match self.world.controller.made(&told, self.world.now).await {
             Ok(()) | Err(ControllerError::Conflict(_)) => {}
