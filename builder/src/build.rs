@@ -370,12 +370,8 @@ impl<'a> Build<'a> {
         let mut notes = map([
             ("arch", "amd64".to_owned()),
             ("distro", self.recipe.base.distro.name().to_owned()),
-            ("key", self.configuration.key.to_string()),
-            ("recipe", self.recipe.name.clone()),
         ]);
-        let facts = self.configuration.facts.iter();
-        let reported = facts.filter_map(|(path, value)| Some((path, value.as_ref()?)));
-        notes.extend(reported.map(|(path, value)| (format!("fact.{path}"), value.to_string())));
+        notes.extend(self.configuration.notes());
         notes
     }
 

@@ -9,6 +9,8 @@ use crate::{Digest, FactValue, Reference};
 
 /// Where images that the server built are named.
 const BUILT: &str = "built";
+/// What the names of notes of facts begin with.
+const FACT: &str = "fact.";
 
 /// What a recipe makes for machines with certain facts. Two machines with the
 /// same key get the same image.
@@ -29,6 +31,21 @@ impl Configuration {
     pub fn reference(&self) -> Reference {
         let name = format!("{BUILT}/{}", self.recipe);
         Reference { name, tag: Some(self.key.short()), digest: None }
+    }
+
+    /// What an image says of it (docs/envelope.md): `key`, `recipe`, and
+    /// `fact.PATH` for each fact that was reported.
+    pub fn notes(&self) -> BTreeMap<String, String> {
+        let reported = self.facts.iter().filter_map(|(path, value)| Some((path, value.as_ref()?)));
+        let facts = reported.map(|(path, value)| (format!("{FACT}{path}"), value.to_string()));
+        let own = [("key", self.key.to_string()), ("recipe", self.recipe.clone())];
+        own.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(facts).collect()
+    }
+
+    /// The notes on an image that was made out of one with these notes.
+    pub fn notes_over(&self, base: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let kept = base.iter().filter(|(name, _)| !name.starts_with(FACT));
+        kept.map(|(name, value)| (name.clone(), value.clone())).chain(self.notes()).collect()
     }
 }
 
@@ -67,6 +84,18 @@ mod tests {
             configuration.to_string(),
             "recipe web_1.2 for cpu.count 4, label.role \"db\", nic.speed-mbit not reported"
         );
+        let base = [("arch", "amd64"), ("fact.cpu.count", "2"), ("fact.tpm", "2.0"), ("key", "0")];
+        let base = base.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let notes = configuration.notes_over(&base);
+        let key = configuration.key.to_string();
+        let expected = [
+            ("arch", "amd64"),
+            ("fact.cpu.count", "4"),
+            ("fact.label.role", "\"db\""),
+            ("key", &key),
+            ("recipe", "web_1.2"),
+        ];
+        assert!(notes.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected), "{notes:?}");
         let json = serde_json::to_string(&configuration).unwrap();
         assert_eq!(serde_json::from_str::<Configuration>(&json).unwrap(), configuration);
     }

@@ -84,14 +84,7 @@ impl Capture<'_> {
 
     /// What the base says still holds: no partition moved. What it is for is another thing.
     fn about(&self) -> About {
-        let Configuration { key, recipe, facts } = self.configuration;
-        let mut configuration = self.base.configuration.clone();
-        configuration.retain(|name, _| !name.starts_with("fact."));
-        configuration.insert("key".to_owned(), key.to_string());
-        configuration.insert("recipe".to_owned(), recipe.clone());
-        let reported = facts.iter().filter_map(|(path, value)| Some((path, value.as_ref()?)));
-        configuration
-            .extend(reported.map(|(path, value)| (format!("fact.{path}"), value.to_string())));
+        let configuration = self.configuration.notes_over(&self.base.configuration);
         let base = BTreeMap::from([("base".to_owned(), self.base.digest().to_string())]);
         let provenance = self.base.provenance.clone().into_iter().chain(base).collect();
         let (boot, grow) = (self.base.boot.clone(), self.base.grow);
