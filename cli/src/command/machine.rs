@@ -1,6 +1,7 @@
 //! `machine`: see and steer.
 
 use jiff::Timestamp;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use wire::admin::{
     HOLD, HoldRequest, LABELS, LabelChange, MACHINES, MachineDetail, MachineList, MachineState,
@@ -101,7 +102,8 @@ fn steer(
 
 /// The machines that an expression is true of, or all.
 pub fn chosen(server: &Server, on: Option<&str>) -> anyhow::Result<Vec<MachineSummary>> {
-    let on = on.map(|on| format!("&on={}", encoded(on))).unwrap_or_default();
+    let on = on.map(|on| format!("&on={}", utf8_percent_encode(on, NON_ALPHANUMERIC)));
+    let on = on.unwrap_or_default();
     let mut machines = Vec::new();
     let mut after = String::new();
     loop {
@@ -113,16 +115,6 @@ pub fn chosen(server: &Server, on: Option<&str>) -> anyhow::Result<Vec<MachineSu
             None => return Ok(machines),
         }
     }
-}
-
-/// As a value in a query (RFC 3986, section 2.1).
-fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let encode = |byte: u8| match plain(byte) {
-        true => char::from(byte).to_string(),
-        false => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
 }
 
 /// A line of a table of machines.
