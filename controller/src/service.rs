@@ -29,7 +29,7 @@ use crate::db::machine::Machine;
 use crate::db::{Connection, Db, DbError, run};
 use crate::metrics::Metrics;
 use crate::policy::PolicyFile;
-use crate::state::{Changes, Run};
+use crate::state::{Changes, Recorded, Report, Run, reconcile};
 
 pub use boot::{BootAnswer, BootClient};
 
@@ -170,7 +170,24 @@ impl Controller {
     }
 }
 
-/// Writes what [`crate::state::reconcile`] said is to be recorded.
+/// Lets a report change the current run of a machine, and writes what comes of it:
+/// the machine's own record is the caller's to write.
+async fn advance(
+    c: &mut Connection,
+    machine: &mut Machine,
+    run: &Run,
+    report: Report<'_>,
+    now: UnixMs,
+) -> Result<Option<Changes>, DbError> {
+    let (id, held) = (&machine.id, machine.held.as_deref());
+    let changes = reconcile(Recorded { machine: id, held, run: Some(run) }, report, now);
+    if let Some(changes) = &changes {
+        apply(c, machine, Some(run), changes, now).await?;
+    }
+    Ok(changes)
+}
+
+/// Writes what [`reconcile`] said is to be recorded.
 async fn apply(
     c: &mut Connection,
     machine: &mut Machine,

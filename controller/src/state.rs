@@ -227,7 +227,7 @@ pub fn reconcile(recorded: Recorded<'_>, report: Report<'_>, now: UnixMs) -> Opt
 
 /// How long nothing may be heard of a machine that installs: it tells how far it is
 /// every few seconds, so it is off, or its network is.
-const SILENCE_MS_MAX: u64 = 60 * 60 * 1000;
+pub const SILENCE_MS_MAX: u64 = 60 * 60 * 1000;
 /// The longest time of a script, of which nothing may be heard meanwhile.
 const SCRIPT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 

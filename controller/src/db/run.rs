@@ -94,10 +94,10 @@ pub(crate) async fn makers(c: &mut Connection, key: &Digest) -> Result<Vec<Run>,
     Ok(runs?.into_iter().filter(|run| !run.state.is_over()).collect())
 }
 
-/// The current runs, not over, of machines of which nothing was heard since then.
+/// The current runs, not over, of machines of which nothing was heard after then.
 pub(crate) async fn silent_since(c: &mut Connection, then: UnixMs) -> Result<Vec<Run>, DbError> {
     let sql = "SELECT runs.* FROM runs JOIN machines ON machines.run = runs.id \
-               WHERE machines.last_seen < $1 AND machines.state = 'deploying' \
+               WHERE machines.last_seen <= $1 AND machines.state = 'deploying' \
                ORDER BY runs.created, runs.id";
     let then = to_sql(then, "machines.last_seen")?;
     let rows: Vec<Row> = sqlx::query_as(sql).bind(then).fetch_all(c).await?;

@@ -6,11 +6,11 @@ use wire::admin::UnixMs;
 use wire::api::{EventBatch, EventsSeen};
 use wire::{Event, EventKind, MachineId, RunId};
 
-use super::{Controller, ControllerError, apply};
+use super::{Controller, ControllerError, advance};
 use crate::db::machine::Machine;
 use crate::db::{Connection, event, machine, run};
 use crate::limits;
-use crate::state::{Changes, Recorded, Report, Run, reconcile};
+use crate::state::{Changes, Report, Run};
 
 impl Controller {
     /// Records events in the order of their numbers and says up to which
@@ -46,7 +46,7 @@ impl Controller {
         for item in &entries {
             record.records += 1;
             seq = item.seq;
-            changed.extend(advance(c, &mut record, item, now).await?);
+            changed.extend(told(c, &mut record, item, now).await?);
         }
         event::put_seq(c, id, boot, seq).await?;
         record.last_seen = now;
@@ -128,7 +128,7 @@ fn placed(event: &Event, runs: &BTreeSet<RunId>) -> Event {
 }
 
 /// Lets an event change its run, where it is the machine's current one.
-async fn advance(
+async fn told(
     c: &mut Connection,
     machine: &mut Machine,
     event: &Event,
@@ -145,12 +145,8 @@ async fn advance(
         return Ok(None);
     };
     let Some(current) = run::get(c, id).await? else { return Ok(None) };
-    let id = machine.id.clone();
-    let held = machine.held.clone();
-    let recorded = Recorded { machine: &id, held: held.as_deref(), run: Some(&current) };
-    let Some(changes) = reconcile(recorded, report, now) else { return Ok(None) };
-    apply(c, machine, Some(&current), &changes, now).await?;
-    Ok(Some((current, changes)))
+    let changes = advance(c, machine, &current, report, now).await?;
+    Ok(changes.map(|changes| (current, changes)))
 }
 
 pub(super) fn unknown_machine(id: &MachineId) -> ControllerError {

@@ -7,10 +7,10 @@ use wire::api::Made;
 use wire::{Configuration, RunId};
 
 use super::events::unknown_machine;
-use super::{Controller, ControllerError, apply};
+use super::{Controller, ControllerError, advance};
 use crate::build::{Built, Ending, LINES_MAX, Record, shown};
 use crate::db::{Connection, DbError, build, event, machine, run};
-use crate::state::{Recorded, Report, Run, reconcile};
+use crate::state::{Report, Run};
 
 /// By this its provenance names the machine that made an image.
 pub(super) const MACHINE: &str = "machine";
@@ -43,12 +43,8 @@ impl Controller {
         let Told::Now(run, configuration) = asked(c, made).await? else { return Ok(()) };
         let id = &made.machine;
         let mut record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
-        let held = record.held.clone();
-        let recorded = Recorded { machine: id, held: held.as_deref(), run: Some(&run) };
-        let Some(changes) = reconcile(recorded, Report::Made, now) else {
-            return Err(over(&run.id));
-        };
-        apply(c, &mut record, Some(&run), &changes, now).await?;
+        let changes = advance(c, &mut record, &run, Report::Made, now).await?;
+        let changes = changes.ok_or_else(|| over(&run.id))?;
         record.last_seen = now;
         machine::put(c, &record).await?;
         let built = Built { image: made.image, provenance: provenance(&run) };

@@ -3,18 +3,16 @@
 use wire::MachineId;
 use wire::admin::{RunState, UnixMs};
 
-use super::{Controller, ControllerError, apply, turn};
+use super::admin::current;
+use super::{Controller, ControllerError, advance};
 use crate::db::{event, machine, run};
-use crate::state::{Recorded, Report, Run, reconcile};
-
-/// Machines that were heard of this lately are not looked at.
-const LATELY_MS: u64 = 60_000;
+use crate::state::{Report, SILENCE_MS_MAX};
 
 impl Controller {
     /// Ends the attempts of machines of which nothing was heard for too long, so that
     /// no run stays under way for ever. To be called every minute or so.
     pub async fn end_silent_attempts(&self, now: UnixMs) -> Result<(), ControllerError> {
-        let then = now.saturating_sub(LATELY_MS);
+        let then = now.saturating_sub(SILENCE_MS_MAX);
         let runs = run::silent_since(&mut *self.db.read().await?, then).await?;
         for run in runs {
             // One that waits for its machine may wait.
@@ -31,18 +29,13 @@ impl Controller {
         let c = &mut *transaction;
         // It may have been heard of since.
         let Some(mut record) = machine::get(c, id).await? else { return Ok(()) };
-        let Some(name) = record.run.clone() else { return Ok(()) };
-        let Some(before) = run::get(c, &name).await? else { return Ok(()) };
-        let silence = turn::silence(c, &before, now).await?;
-        let held = record.held.clone();
-        let recorded = Recorded { machine: id, held: held.as_deref(), run: Some(&before) };
-        let Some(changes) = reconcile(recorded, Report::Silent(silence), now) else {
-            return Ok(());
-        };
-        apply(c, &mut record, Some(&before), &changes, now).await?;
+        let Some(before) = current(c, &record).await? else { return Ok(()) };
+        let silence = Report::Silent(now.saturating_sub(record.last_seen));
+        let changes = advance(c, &mut record, &before, silence, now).await?;
+        let Some(changes) = changes else { return Ok(()) };
         machine::put(c, &record).await?;
-        let cause = changes.run.as_ref().and_then(|run: &Run| run.cause.clone());
-        event::note(c, id, Some(&name), &Vec::from_iter(cause), now).await?;
+        let cause = changes.run.as_ref().and_then(|run| run.cause.clone());
+        event::note(c, id, Some(&before.id), &Vec::from_iter(cause), now).await?;
         transaction.commit().await?;
         self.note(Some(&before), &changes);
         self.announce();
