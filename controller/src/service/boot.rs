@@ -2,9 +2,10 @@
 
 use wire::MachineId;
 
+use super::admin::current;
 use super::{Controller, ControllerError};
 use crate::boot::{Asking, BootDecision, decide};
-use crate::db::{Connection, DbError, machine, run};
+use crate::db::{Connection, DbError, machine};
 use crate::identity::{Identifier, Kind, mac, uuid_swapped};
 
 /// What firmware says of itself before anything of ours runs.
@@ -38,10 +39,7 @@ impl Controller {
             [id] => match machine::get(c, id).await? {
                 None => (None, decide(Asking::Unknown)),
                 Some(record) => {
-                    let run = match &record.run {
-                        Some(id) => run::get(c, id).await?,
-                        None => None,
-                    };
+                    let run = current(c, &record).await?;
                     drop(transaction);
                     let wanted = self.wanted(&self.policy.current(), &record).await?;
                     let held = record.held.as_deref();

@@ -6,12 +6,13 @@ use wire::admin::{Deployment, MachineState, UnixMs};
 use wire::api::{CheckIn, CheckedIn};
 use wire::{AskOrder, Configuration, HoldOrder, Inventory, MachineId, Order};
 
+use super::admin::current;
 use super::decide::Decision;
 use super::turn::{self, Beginner, Turn};
 use super::{Controller, ControllerError, apply};
 use crate::build::Record;
 use crate::db::machine::{Machine, facts};
-use crate::db::{Connection, DbError, event, machine, parsed, run};
+use crate::db::{Connection, DbError, event, machine, parsed};
 use crate::identity::{Fingerprint, Recognised, fingerprint, recognise};
 use crate::limits;
 use crate::policy::{Answers, Limit, Question};
@@ -173,10 +174,7 @@ impl Controller {
         record.inventory = asked.inventory.clone();
         record.agent = asked.agent.clone();
         record.last_seen = now;
-        let current = match &record.run {
-            Some(id) => run::get(c, id).await?,
-            None => None,
-        };
+        let current = current(c, &record).await?;
         let fresh = parsed(&format!("r-{}", self.random.name()), "a new id")?;
         let reconciled = |wanted: &Wanted| {
             let (boot, disks) = (&asked.boot, &asked.inventory.disks);
