@@ -61,14 +61,12 @@ impl Controller {
         id: &MachineId,
         change: &LabelChange,
     ) -> Result<MachineDetail, ControllerError> {
-        let mut transaction = self.db.write().await?;
-        let c = &mut *transaction;
-        let mut record = in_service(c, id).await?;
-        record.labels = limits::labels(record.labels, change).map_err(ControllerError::Refused)?;
-        machine::put(c, &record).await?;
-        let detail = detail(c, record).await?;
-        transaction.commit().await?;
-        Ok(detail)
+        let change = |record: &mut Machine| {
+            let labels = limits::labels(std::mem::take(&mut record.labels), change);
+            record.labels = labels.map_err(ControllerError::Refused)?;
+            Ok(())
+        };
+        self.change(id, change).await
     }
 
     /// Lets a machine wait from its next check-in on; what it is doing is not
@@ -79,17 +77,14 @@ impl Controller {
         request: &HoldRequest,
     ) -> Result<MachineDetail, ControllerError> {
         limits::reason(&request.reason).map_err(ControllerError::Refused)?;
-        let mut transaction = self.db.write().await?;
-        let c = &mut *transaction;
-        let mut record = in_service(c, id).await?;
-        record.held = Some(request.reason.clone());
-        if record.state != MachineState::Deploying {
-            (record.state, record.reason) = (MachineState::Held, record.held.clone());
-        }
-        machine::put(c, &record).await?;
-        let detail = detail(c, record).await?;
-        transaction.commit().await?;
-        Ok(detail)
+        let change = |record: &mut Machine| {
+            record.held = Some(request.reason.clone());
+            if record.state != MachineState::Deploying {
+                (record.state, record.reason) = (MachineState::Held, record.held.clone());
+            }
+            Ok(())
+        };
+        self.change(id, change).await
     }
 
     /// Ends a hold, and forgets the failed attempts of the last run and what was

@@ -55,15 +55,29 @@ impl Controller {
                 )));
             }
         }
+        let change = |record: &mut Machine| {
+            record.deploy = request.image.clone();
+            Ok(())
+        };
+        let detail = self.change(id, change).await?;
+        let image = request.image.as_ref().map(|image| image.reference.to_string());
+        tracing::info!(machine = %id, image, "an operator decides what the machine runs");
+        Ok(detail)
+    }
+
+    /// Changes the record of a machine that was not retired.
+    pub(super) async fn change(
+        &self,
+        id: &MachineId,
+        change: impl FnOnce(&mut Machine) -> Result<(), ControllerError>,
+    ) -> Result<MachineDetail, ControllerError> {
         let mut transaction = self.db.write().await?;
         let c = &mut *transaction;
         let mut record = in_service(c, id).await?;
-        record.deploy = request.image.clone();
+        change(&mut record)?;
         machine::put(c, &record).await?;
         let detail = detail(c, record).await?;
         transaction.commit().await?;
-        let image = request.image.as_ref().map(|image| image.reference.to_string());
-        tracing::info!(machine = %id, image, "an operator decides what the machine runs");
         Ok(detail)
     }
 
