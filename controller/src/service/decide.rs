@@ -6,7 +6,7 @@ use wire::{Facts, ImageOrder, Reference};
 use super::{Controller, ControllerError, check_in};
 use crate::build::{Plan, Record};
 use crate::db::machine::Machine;
-use crate::policy::{ImageSet, Member, Outcome, Policy, Question, Rule, Source};
+use crate::policy::{ImageSet, Member, Outcome, Policy, Question, Source};
 use crate::state::{HOLD_RETRY_SECS, Make, Target, Wanted};
 
 /// What the policy says of a machine.
@@ -103,7 +103,7 @@ impl Controller {
         match &rule.outcome {
             Outcome::Hold(reason) => Ok(Wanted::Hold(reason.clone()).into()),
             Outcome::Fail(reason) => Ok(Wanted::Fail(reason.clone()).into()),
-            Outcome::Images(set) => self.set(policy, rule, set, facts).await,
+            Outcome::Images(set) => self.set(policy, &rule.name, set, facts).await,
         }
     }
 
@@ -113,7 +113,7 @@ impl Controller {
     pub(super) async fn set<'a>(
         &self,
         policy: &'a Policy,
-        rule: &Rule,
+        rule: &str,
         set: &ImageSet,
         facts: &Facts,
     ) -> Result<Decision<'a>, ControllerError> {
@@ -134,7 +134,7 @@ impl Controller {
         if let Some(wanted) = none {
             return Ok(wanted.into());
         }
-        let rule = rule.name.clone();
+        let rule = rule.to_owned();
         if plans.is_empty()
             && let Some((make, seen)) = to_make
         {
@@ -152,7 +152,7 @@ impl Controller {
     async fn member<'a>(
         &self,
         policy: &'a Policy,
-        rule: &Rule,
+        rule: &str,
         member: &Member,
         facts: &Facts,
     ) -> Result<Found<'a>, ControllerError> {
@@ -166,7 +166,7 @@ impl Controller {
 
     async fn image<'a>(
         &self,
-        rule: &Rule,
+        rule: &str,
         member: &Member,
         reference: &Reference,
     ) -> Result<Found<'a>, ControllerError> {
@@ -177,10 +177,9 @@ impl Controller {
                 Ok(Found::There { image, note: None })
             }
             Ok(None) => Ok(Found::None(Wanted::Hold(format!(
-                "rule {:?} wants the image {reference}, which the store does not have: \
+                "rule {rule:?} wants the image {reference}, which the store does not have: \
                  `ingot build RECIPE -t {reference}` or `ingot import FILE -t {reference}`; this \
-                 machine looks again every {HOLD_RETRY_SECS} s",
-                rule.name
+                 machine looks again every {HOLD_RETRY_SECS} s"
             )))),
             Err(source) => Err(ControllerError::Images { reference, source }),
         }

@@ -21,7 +21,7 @@ impl Controller {
     pub(super) async fn recipe<'a>(
         &self,
         policy: &'a Policy,
-        rule: &Rule,
+        rule: &str,
         member: &Member,
         (file, missing): (&Path, Missing),
         facts: &Facts,
@@ -29,8 +29,7 @@ impl Controller {
         let plan = match self.builds.plan(&self.policy.recipe(file), facts) {
             Ok(plan) => plan,
             Err(mistake) => {
-                let name = &rule.name;
-                let reason = format!("rule {name:?} names a recipe that is wrong: {mistake}");
+                let reason = format!("rule {rule:?} names a recipe that is wrong: {mistake}");
                 return Ok(Found::None(Wanted::Hold(reason)));
             }
         };
@@ -60,7 +59,7 @@ impl Controller {
     /// How an image is made on a machine, once its base is there.
     async fn on_target<'a>(
         &self,
-        rule: &Rule,
+        rule: &str,
         member: &Member,
         plan: Box<dyn Plan>,
         seen: Option<Box<Record>>,
@@ -78,13 +77,12 @@ impl Controller {
         let reference = plan.configuration().reference();
         let system = ImageOrder { image: base.image, reference, disk: member.disk.clone() };
         let reason = format!(
-            "rule {:?} wants {} ({configuration}), which was not made yet: this machine makes it, \
+            "rule {rule:?} wants {} ({configuration}), which was not made yet: this machine makes it, \
              out of {} and on the disk that it is for",
-            rule.name,
             configuration.reference(),
             system.reference
         );
-        let (rule, makes) = (rule.name.clone(), Some(configuration.clone()));
+        let (rule, makes) = (rule.to_owned(), Some(configuration.clone()));
         let (others, start) = (Vec::new(), wire::Start::default());
         let target = Target { rule, system, others, start, makes };
         Ok(Found::Make { make: Box::new(Make { target, reason, making }), seen })
@@ -214,17 +212,17 @@ fn there<'a>(record: &Record, built: Built, member: &Member) -> Found<'a> {
 }
 
 /// What is wrong where policy and recipe changed one after the other.
-fn mismatch(rule: &Rule, plan: &dyn Plan, missing: Missing) -> Option<String> {
+fn mismatch(rule: &str, plan: &dyn Plan, missing: Missing) -> Option<String> {
     let (has, remedy) = match (plan.on_target(), missing) {
         (None, Missing::OnTarget) => ("no [target]", "missing = \"build\""),
         (Some(_), Missing::Build) => ("a [target]", "missing = \"on-target\""),
         _ => return None,
     };
     let recipe = &plan.configuration().recipe;
-    Some(format!("rule {:?} names the recipe {recipe}, which has {has}: say {remedy}", rule.name))
+    Some(format!("rule {rule:?} names the recipe {recipe}, which has {has}: say {remedy}"))
 }
 
-fn failed(rule: &Rule, record: &Record) -> String {
+fn failed(rule: &str, record: &Record) -> String {
     let Record { configuration, ending, .. } = record;
     let (cause, log) = match ending {
         Ending::Failed { cause, log } => (cause.as_str(), log.as_slice()),
@@ -236,23 +234,21 @@ fn failed(rule: &Rule, record: &Record) -> String {
         false => format!(" It said last: {}.", last.join(" / ")),
     };
     format!(
-        "rule {:?} wants {} ({configuration}), which could not be built: {cause}.{said} Mend the \
-         recipe, or remove the cause and `ingot machine release` one of the machines that wait",
-        rule.name,
+        "rule {rule:?} wants {} ({configuration}), which could not be built: {cause}.{said} Mend \
+         the recipe, or remove the cause and `ingot machine release` one of the machines that wait",
         configuration.reference()
     )
 }
 
-fn not_made(rule: &Rule, plan: &dyn Plan) -> String {
+fn not_made(rule: &str, plan: &dyn Plan) -> String {
     let configuration = whole(plan);
     let (built, remedy) = match plan.on_target() {
         None => ("built", "`missing = \"build\"` in the rule lets this server build it"),
         Some(_) => ("made", "`missing = \"on-target\"` in the rule lets a machine make it"),
     };
     format!(
-        "rule {:?} wants {} ({configuration}), which was not {built} yet, and says that it is not \
-         to be {built}: {remedy}",
-        rule.name,
+        "rule {rule:?} wants {} ({configuration}), which was not {built} yet, and says that it is \
+         not to be {built}: {remedy}",
         configuration.reference()
     )
 }

@@ -11,7 +11,7 @@ use super::{Controller, ControllerError};
 use crate::db::machine::Machine;
 use crate::db::{Connection, machine, run};
 use crate::identity::Fingerprint;
-use crate::policy::{ImageSet, Member, Outcome, Policy, Rule, Source};
+use crate::policy::{ImageSet, Member, Policy, Source};
 use crate::state::superseded;
 
 /// What stands for the rule in the runs of machines that an operator gave an image.
@@ -31,9 +31,7 @@ impl Controller {
         };
         let system = Member { source: Source::Image(reference), disk };
         let set = ImageSet { system, others: Vec::new(), start };
-        let outcome = Outcome::Images(set.clone());
-        let rule = Rule { name: RULE.to_owned(), when: None, outcome, limit: None };
-        self.set(policy, &rule, &set, facts).await
+        self.set(policy, RULE, &set, facts).await
     }
 
     /// Gives a machine an image whatever the policy says, or leaves it to the
