@@ -79,9 +79,8 @@ impl Agent {
     ) -> Result<Exit, DeployError> {
         let report = &self.report;
         for image in order.images() {
-            let (reference, short) = (&image.reference, image.image.short());
             let (run, attempt) = (&order.run, order.attempt);
-            report.say(&format!("deploy {reference} ({short}), run {run}, attempt {attempt}"));
+            report.say(&format!("deploy {image}, run {run}, attempt {attempt}"));
         }
         // Found out before the steps that it decides about, and told by the first of them.
         let images: Vec<&ImageOrder> = order.images().collect();

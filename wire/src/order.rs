@@ -1,6 +1,7 @@
 //! What a machine is told to do.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +99,14 @@ impl DeployOrder {
     }
 }
 
+/// What it is for people: its images.
+impl fmt::Display for DeployOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.system.fmt(f)?;
+        self.others.iter().try_for_each(|image| write!(f, ", {image}"))
+    }
+}
+
 /// An image, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageOrder {
@@ -108,6 +117,13 @@ pub struct ImageOrder {
     /// Which disk to install to.
     #[serde(default)]
     pub disk: DiskChoice,
+}
+
+/// What it is for people: its name and the first digits of its digest.
+impl fmt::Display for ImageOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.reference, self.image.short())
+    }
 }
 
 /// An image that is to be made on the machine's own hardware.

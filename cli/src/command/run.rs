@@ -91,7 +91,7 @@ fn sheet(run: &RunDetail, now: Timestamp) -> Sheet {
     let image = if summary.makes.is_some() { "base" } else { "image" };
     sheet.entry(image, format!("{} ({})", summary.reference, summary.image.short()));
     for other in &summary.others {
-        sheet.entry("with", format!("{} ({})", other.reference, other.image.short()));
+        sheet.entry("with", other.to_string());
     }
     sheet.entry("rule", summary.rule.clone());
     sheet.entry("attempt", summary.attempt.to_string());

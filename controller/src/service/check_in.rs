@@ -303,12 +303,10 @@ fn wait() -> Order {
 /// An order in words for the log.
 fn told(order: &Order) -> String {
     match order {
-        Order::Deploy(order) => {
-            let images: Vec<_> =
-                order.images().map(|i| format!("{} ({})", i.reference, i.image.short())).collect();
-            format!("run {}, attempt {}", images.join(", "), order.attempt)
+        Order::Deploy(order) => format!("run {order}, attempt {}", order.attempt),
+        Order::Make(order) => {
+            format!("make {}, attempt {}", order.making.configuration, order.attempt)
         }
-        Order::Make(order) => format!("make {}, attempt {}", order.making.configuration, order.attempt),
         Order::Hold(hold) => format!("hold: {}", hold.reason),
         Order::Ask(ask) => format!("ask {:?}", ask.name),
         Order::Unknown => "hold".to_owned(),

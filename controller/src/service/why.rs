@@ -1,7 +1,7 @@
 //! What the policy says of a machine, and why.
 
 use wire::admin::{MachineState, UnixMs, Why};
-use wire::{DeployOrder, MachineId, Order};
+use wire::{MachineId, Order};
 
 use super::admin::current;
 use super::events::unknown_machine;
@@ -80,10 +80,10 @@ impl Controller {
 
 fn words(changes: &Changes) -> String {
     match &changes.order {
-        Some(Order::Deploy(order)) => format!("deploy {}", images(order)),
+        Some(Order::Deploy(order)) => format!("deploy {order}"),
         Some(Order::Make(order)) => {
             let (made, base) = (order.making.configuration.reference(), &order.base);
-            format!("make {made} out of {} ({})", base.reference, base.image.short())
+            format!("make {made} out of {base}")
         }
         Some(Order::Hold(hold)) if changes.machine.0 == MachineState::Failed => {
             format!("fail: {}", hold.reason)
@@ -91,10 +91,4 @@ fn words(changes: &Changes) -> String {
         Some(Order::Hold(hold)) => format!("hold: {}", hold.reason),
         Some(Order::Ask(_) | Order::Unknown) | None => String::new(),
     }
-}
-
-/// Images and their digests.
-fn images(order: &DeployOrder) -> String {
-    let name = |image: &wire::ImageOrder| format!("{} ({})", image.reference, image.image.short());
-    order.images().map(name).collect::<Vec<_>>().join(", ")
 }
