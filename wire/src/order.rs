@@ -148,8 +148,8 @@ pub struct Making {
     /// What the image is made for; [`Configuration::reference`] is what it is
     /// stored as.
     pub configuration: Configuration,
-    /// The script, at most [`Making::SCRIPT_BYTES_MAX`]: an executable text,
-    /// run with the installed base as its root.
+    /// The script, at most [`Making::SCRIPT_BYTES_MAX`], run with the installed
+    /// base as its root: by the program that its `#!` names, else by `/bin/sh -eu`.
     pub script: String,
     /// Its environment beside the usual: what the recipe gives it of the facts.
     pub environment: BTreeMap<String, String>,

@@ -33,8 +33,7 @@ impl Checker<'_> {
     /// A script that is sent to a machine.
     fn text(&self, raw: &Text) -> Checked<Script> {
         let script = self.script(raw)?;
-        // With the first line that it may need.
-        let bytes_max = Making::SCRIPT_BYTES_MAX - 64;
+        let bytes_max = Making::SCRIPT_BYTES_MAX;
         if script.bytes.len() > bytes_max {
             return mistake(
                 raw.span(),

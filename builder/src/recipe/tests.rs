@@ -15,7 +15,7 @@ fn load(text: &str) -> Result<Recipe, String> {
         std::fs::set_permissions(&path, mode).unwrap();
     }
     std::fs::write(dir.path().join("binary"), [0x7f, 0xff]).unwrap();
-    std::fs::write(dir.path().join("large"), vec![b'#'; 1 << 20]).unwrap();
+    std::fs::write(dir.path().join("large"), vec![b'#'; (1 << 20) + 1]).unwrap();
     let path = dir.path().join("r.toml");
     std::fs::write(&path, text).unwrap();
     Recipe::load(&path)
@@ -121,7 +121,7 @@ fn a_mistake_says_where_it_is_and_what_is_allowed() {
         ),
         (
             format!("{HEAD}{BASE}[target]\nscript = \"large\"\n"),
-            "5:10: a script for a machine has at most 1048512 bytes",
+            "5:10: a script for a machine has at most 1048576 bytes",
         ),
         (
             format!("{HEAD}{BASE}[target]\nscript = \"a b\"\ntimeout = 0\n"),
