@@ -116,6 +116,8 @@ impl Server {
 }
 
 fn serve(stream: TcpStream, state: &State) {
+    // Answers are written in pieces: none waits until the one before is acknowledged.
+    stream.set_nodelay(true).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
         let Some(Request { path, range, body }) = request(&mut reader) else { return };
