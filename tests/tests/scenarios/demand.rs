@@ -95,6 +95,7 @@ script = """
 product=$(cat /sys/class/dmi/id/product_name)
 echo "grown on $product of $INGOT_SYSTEM_MANUFACTURER" > /etc/issue
 grep -q ' / ext4 ' /proc/mounts
+echo "<4>firmware of the card is old" > /dev/kmsg
 echo "this is $product"
 """
 "#;
@@ -126,6 +127,10 @@ fn an_image_is_made_on_a_machine_captured_and_the_next_machine_gets_it() -> Resu
     let runs = scene.site.runs()?;
     ensure!(runs.len() == 2, "one that makes it, one that installs it: {runs:#?}");
     ensure!(runs.iter().all(|run| run["state"] == "succeeded"), "{runs:#?}");
+    let making = runs[1]["id"].as_str().context("no id")?;
+    let log = scene.site.ingot(&["run", "logs", making])?;
+    let warned = |line: &str| line.contains("kernel: [") && line.contains("card is old");
+    ensure!(log.lines().any(warned), "no warning of the kernel in {log}");
     let made = &runs[0];
     let reference = made["reference"].as_str().context("no reference")?;
     ensure!(reference.starts_with("built/grown:"), "{made:#}");
