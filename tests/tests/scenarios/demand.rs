@@ -95,6 +95,7 @@ script = """
 product=$(cat /sys/class/dmi/id/product_name)
 echo "grown on $product of $INGOT_SYSTEM_MANUFACTURER" > /etc/issue
 grep -q ' / ext4 ' /proc/mounts
+grep -q ' /boot/efi vfat ' /proc/mounts
 echo "<4>firmware of the card is old" > /dev/kmsg
 echo "this is $product"
 """
