@@ -146,11 +146,12 @@ impl Bench {
             let name = name(&image);
             println!("writing {name} over base");
             store.put(&image, name)?;
-            let folder = self.site.scratch()?;
+            let (folder, exported) = (self.site.scratch()?, self.site.scratch()?);
             let disk = folder.path().join("disk");
             std::fs::copy(&base, &disk)?;
             // Not the file it came from: what that has in free blocks is no part of the image.
-            let (_, wanted) = store.get(name, folder.path())?;
+            let (_, wanted) = store.get(name, exported.path())?;
+            ensure!(differing_bytes(&disk, &base)? == 0, "the disk does not hold the base");
             let differing = differing_bytes(&base, &wanted)?;
             let mut write = store.command(&["write", "--quiet", name]);
             let written = self.site.run(write.arg(&disk), &[&disk])?.written;
