@@ -11,9 +11,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{Advice, fadvise, sync, syncfs};
 use tempfile::TempDir;
 
-/// What `time` reports: the largest resident set in KiB, and what was written in
-/// units of 512 bytes.
-const REPORT: &str = "%M %O";
+/// What `time` reports: the largest resident set in KiB.
+const REPORT: &str = "%M";
 
 /// Where measured commands run and keep things, and where they are.
 pub struct Site {
@@ -30,7 +29,7 @@ pub struct Site {
 pub struct Taken {
     /// From its start until its output is on the disk.
     pub wall: Duration,
-    /// Bytes that it wrote to files, each page once.
+    /// Bytes that it handed to the kernel to be written.
     pub written: u64,
     /// What it printed.
     pub stdout: Vec<u8>,
@@ -54,7 +53,7 @@ impl Site {
         let mut timed = self.under_time(command, &report);
         sync();
         inputs.iter().try_for_each(|input| forget(input))?;
-        let begun = Instant::now();
+        let (written, begun) = (written_by_children()?, Instant::now());
         let output = timed.output().context(
             "cannot start `time`; `sh xtask/setup.sh bench` installs what the bench needs",
         )?;
@@ -64,7 +63,8 @@ impl Site {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("{command:?} failed ({}): {}", output.status, said.trim());
         }
-        let (memory, written) = parse_report(&fs::read_to_string(&report)?)?;
+        let written = written_by_children()? - written;
+        let memory = parse_report(&fs::read_to_string(&report)?)?;
         if command.get_program() == self.ingot.as_os_str() {
             self.ingot_memory.set(self.ingot_memory.get().max(memory));
         }
@@ -86,10 +86,18 @@ impl Site {
     }
 }
 
-fn parse_report(text: &str) -> Result<(u64, u64)> {
-    let numbers: Vec<u64> = text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    let [kib, sectors] = numbers[..] else { bail!("`time` reports {text:?}") };
-    Ok((kib << 10, sectors << 9))
+fn parse_report(text: &str) -> Result<u64> {
+    let kib: u64 = text.trim().parse().with_context(|| format!("`time` reports {text:?}"))?;
+    Ok(kib << 10)
+}
+
+/// Bytes that this process and all that it waited for wrote by system calls
+/// (proc_pid_io(5)). Pages made dirty, which `time` has, are counted again
+/// whenever they are written back meanwhile.
+fn written_by_children() -> Result<u64> {
+    let io = fs::read_to_string("/proc/self/io").context("cannot read what was written")?;
+    let bytes = io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok());
+    bytes.with_context(|| format!("/proc/self/io has no wchar: {io:?}"))
 }
 
 /// Takes a file, or all files of a folder, out of the page cache.
@@ -131,9 +139,9 @@ mod tests {
 
     #[test]
     fn the_report_of_time_is_read() {
-        assert_eq!(parse_report("2048 16\n").unwrap(), (2 << 20, 8192));
+        assert_eq!(parse_report("2048\n").unwrap(), 2 << 20);
         // It says so when the command failed.
-        let failed = "Command exited with non-zero status 1\n1 2\n3\n";
+        let failed = "Command exited with non-zero status 1\n1\n";
         assert!(parse_report(failed).is_err() && parse_report("").is_err());
     }
 
@@ -162,6 +170,8 @@ mod tests {
         assert_eq!(taken.stdout, b"said\n");
         assert_eq!(bytes_below(scratch.path()).unwrap(), 5);
         assert!(site.ingot_memory.get() > 0);
+        let taken = site.run(&shell("head -c 100000 /dev/zero > file"), &[]).unwrap();
+        assert!((100_000..101_000).contains(&taken.written), "{}", taken.written);
         let error = site.run(&shell("echo why >&2; exit 3"), &[]).err().unwrap();
         assert!(error.to_string().contains("why"), "{error}");
     }
