@@ -86,7 +86,7 @@ pub async fn probe(prepared: Prepared) -> anyhow::Result<()> {
 
 async fn begin(prepared: Prepared, decide: Arc<dyn Decide>) -> anyhow::Result<BootServer> {
     let Prepared { config, artifacts } = prepared;
-    BootServer::start(config, decide, artifacts).await.map_err(|error| match error {
+    BootServer::start(config, decide, Arc::new(()), artifacts).await.map_err(|error| match error {
         StartError::Config(error) => mistake(&error),
         other => anyhow::Error::new(other).context("cannot start network boot"),
     })
