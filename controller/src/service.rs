@@ -2,6 +2,7 @@
 //! and what operators ask. No sockets; the time is an argument.
 
 mod admin;
+mod attached;
 mod boot;
 mod check_in;
 mod decide;
@@ -108,6 +109,7 @@ pub struct Controller {
     random: Arc<dyn Random>,
     metrics: Metrics,
     builds: Builds,
+    attached: attached::Attached,
     /// Counts what was recorded, for those who wait for it.
     news: watch::Sender<u64>,
 }
@@ -131,7 +133,8 @@ impl Controller {
             news: news.clone(),
         };
         let builds = Builds::new(builder, options, shared);
-        Controller { db, policy, images, random, metrics, builds, news }
+        let attached = attached::Attached::default();
+        Controller { db, policy, images, random, metrics, builds, attached, news }
     }
 
     /// The server is about to stop: builds do not begin any more, and those

@@ -12,10 +12,12 @@ use anyhow::{Context as _, bail};
 use bootsvc_assets::{AssetsDir, CMDLINE, assemble};
 use bootsvc_server::{
     Artifacts, BootServer, Config, Decide, DhcpConfig, Intent, Mac, Offers, Scope, StartError,
+    Witness,
 };
 use controller::Controller;
 use ipnet::Ipv4Net;
 
+use super::attached::Reporter;
 use super::glue::Decider;
 use super::pool;
 use crate::config::{Boot, Static};
@@ -75,18 +77,23 @@ pub fn prepare(
 
 /// Starts answering machines as the controller decides.
 pub async fn start(prepared: Prepared, controller: Arc<Controller>) -> anyhow::Result<BootServer> {
-    begin(prepared, Arc::new(Decider(controller))).await
+    let witness = Arc::new(Reporter(controller.clone()));
+    begin(prepared, Arc::new(Decider(controller)), witness).await
 }
 
 /// Opens every socket, answers nobody, and closes them again.
 pub async fn probe(prepared: Prepared) -> anyhow::Result<()> {
-    begin(prepared, Arc::new(Intent::Ignore)).await?.stop().await;
+    begin(prepared, Arc::new(Intent::Ignore), Arc::new(())).await?.stop().await;
     Ok(())
 }
 
-async fn begin(prepared: Prepared, decide: Arc<dyn Decide>) -> anyhow::Result<BootServer> {
+async fn begin(
+    prepared: Prepared,
+    decide: Arc<dyn Decide>,
+    witness: Arc<dyn Witness>,
+) -> anyhow::Result<BootServer> {
     let Prepared { config, artifacts } = prepared;
-    BootServer::start(config, decide, Arc::new(()), artifacts).await.map_err(|error| match error {
+    BootServer::start(config, decide, witness, artifacts).await.map_err(|error| match error {
         StartError::Config(error) => mistake(&error),
         other => anyhow::Error::new(other).context("cannot start network boot"),
     })

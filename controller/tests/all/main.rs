@@ -9,6 +9,7 @@
 mod answers;
 mod api;
 mod asked_builds;
+mod attached;
 mod builds;
 mod common;
 mod fleet;
