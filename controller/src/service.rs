@@ -9,6 +9,7 @@ mod decide;
 mod dry_run;
 mod events;
 mod made;
+mod policy;
 mod recipe;
 mod silence;
 mod steer;
@@ -29,7 +30,7 @@ use crate::build::{BuildOptions, Builder, Builds, Shared};
 use crate::db::machine::Machine;
 use crate::db::{Connection, Db, DbError, run};
 use crate::metrics::Metrics;
-use crate::policy::PolicyFile;
+use crate::policy::{PolicyFile, ReplaceError};
 use crate::state::{Changes, Run};
 
 pub use boot::{BootAnswer, BootClient};
@@ -90,6 +91,9 @@ pub enum ControllerError {
     /// Operators changed the machine's record again and again meanwhile.
     #[error("the machine's record kept changing: try again")]
     Busy,
+    /// The policy was not replaced.
+    #[error(transparent)]
+    Policy(#[from] ReplaceError),
     /// A record could not be read or written.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -104,7 +108,7 @@ impl From<sqlx::Error> for ControllerError {
 /// Machines, policy, runs and their log.
 pub struct Controller {
     db: Db,
-    policy: PolicyFile,
+    policy: Arc<PolicyFile>,
     images: Arc<dyn Images>,
     random: Arc<dyn Random>,
     metrics: Metrics,
@@ -133,7 +137,7 @@ impl Controller {
             news: news.clone(),
         };
         let builds = Builds::new(builder, options, shared);
-        let attached = attached::Attached::default();
+        let (policy, attached) = (Arc::new(policy), attached::Attached::default());
         Controller { db, policy, images, random, metrics, builds, attached, news }
     }
 

@@ -19,6 +19,7 @@ mod log;
 mod lost;
 mod on_target;
 mod policy;
+mod policy_api;
 mod restart;
 mod runs;
 mod sets;
