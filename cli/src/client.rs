@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Response;
 use ureq::{Agent, Body};
+use wire::Digest;
 use wire::admin::{LIST_MAX, LOG_WAIT_SECS_MAX};
 use wire::api::ErrorBody;
 
@@ -14,6 +15,8 @@ use crate::exit::{Code, Failure};
 
 /// Longest answer read, in bytes: above [`LIST_MAX`] machines with all their facts.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Of a text that is sent.
+const TEXT: &str = "text/plain; charset=utf-8";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Above the longest wait that a question may ask for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(LOG_WAIT_SECS_MAX as u64 + 15);
@@ -70,6 +73,33 @@ impl Server {
         self.post(path, body).with_context(|| format!("cannot get {what}"))
     }
 
+    /// As [`Server::pose`], with a text.
+    pub fn pose_text<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        path: &str,
+        text: &str,
+    ) -> anyhow::Result<T> {
+        let url = format!("{}{path}", self.base);
+        let answered = self.agent.post(&url).content_type(TEXT).send(text);
+        self.answer(&url, answered).with_context(|| format!("cannot get {what}"))
+    }
+
+    /// Puts a text in place of the one with this digest; `what` is what that
+    /// changes, in messages.
+    pub fn replace<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        path: &str,
+        text: &str,
+        instead_of: &Digest,
+    ) -> anyhow::Result<T> {
+        let url = format!("{}{path}", self.base);
+        let request = self.agent.put(&url).content_type(TEXT);
+        let answered = request.header("if-match", format!("\"{instead_of}\"")).send(text);
+        self.answer(&url, answered).with_context(|| format!("cannot change {what}"))
+    }
+
     fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
         let url = format!("{}{path}", self.base);
         let answered = self.agent.post(&url).send_json(body);
@@ -116,6 +146,7 @@ fn refusal(status: u16, body: &[u8], url: &str) -> anyhow::Error {
     let failure = match status {
         404 => Failure::new(Code::NotFound, what)
             .next("`ingot machine ls` and `ingot run ls` list what there is"),
+        412 => Failure::new(Code::Refused, what),
         503 => Failure::new(Code::Unreachable, what).next("try again in a moment"),
         _ => Failure::new(Code::Failed, what),
     };

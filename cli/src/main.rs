@@ -80,6 +80,8 @@ fn run(command: &Command, context: &Context) -> anyhow::Result<Code> {
         Command::Policy(fleet::Policy::Check(args)) => {
             return command::policy::check(args, context);
         }
+        Command::Policy(fleet::Policy::Show(args)) => command::apply::show(args, context)?,
+        Command::Policy(fleet::Policy::Apply(args)) => return command::apply::apply(args, context),
         Command::Policy(fleet::Policy::Why(args)) => command::policy::why(args, context)?,
         Command::Policy(fleet::Policy::DryRun(args)) => command::dry_run::dry_run(args, context)?,
         Command::Policy(fleet::Policy::Diff(args)) => command::dry_run::diff(args, context)?,

@@ -5,6 +5,7 @@
 //! is on the disk, all of it, before it is answered; changes that come at the
 //! same time go there together ([`writer`]).
 
+pub(crate) mod attachment;
 pub(crate) mod build;
 pub(crate) mod event;
 pub(crate) mod machine;

@@ -2,6 +2,7 @@
 //! operators' of [`wire::admin`].
 
 mod body;
+mod policy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +15,13 @@ use serde::Deserialize;
 use wire::admin::{
     CHECK, DEPLOY, DRY_RUN, DeployRequest, DryRun, DryRunRequest, HOLD, HoldRequest, LABELS,
     LIST_MAX, LOG, LOG_WAIT_SECS_MAX, LabelChange, LogPage, MACHINES, MachineDetail, MachineList,
-    POLICY, PolicyCheck, PolicyStatus, RELEASE, RETIRE, RUNS, RunDetail, RunList, UnixMs, WHY, Why,
+    POLICY, PolicyCheck, RELEASE, RETIRE, RUNS, RunDetail, RunList, UnixMs, WHY, Why,
 };
 use wire::api::{CHECK_IN, CheckIn, CheckedIn, EVENTS, EventBatch, EventsSeen, MADE, Made};
 use wire::{MachineId, RunId};
 
 use crate::limits::{CHECK_IN_BYTES_MAX, EVENTS_BYTES_MAX};
-use crate::policy;
+use crate::policy::BYTES_MAX;
 use crate::service::Controller;
 use body::{Failure, Id, Json, Query, Text};
 
@@ -51,7 +52,7 @@ pub fn router(controller: Arc<Controller>, clock: fn() -> UnixMs) -> Router {
         .route(RUNS, get(runs))
         .route(&run, get(show_run))
         .route(&format!("{run}{LOG}"), get(run_log))
-        .route(POLICY, get(policy_status))
+        .route(POLICY, get(policy::show).put(policy::replace))
         .route(&format!("{POLICY}{CHECK}"), post(policy_check))
         .route(&format!("{POLICY}{DRY_RUN}"), post(dry_run))
         .route(&format!("{POLICY}{WHY}/{{id}}"), get(why))
@@ -189,16 +190,12 @@ async fn show_run(State(app): State<App>, Id(id): Id<RunId>) -> Answer<RunDetail
     app.answer(app.controller.run(&id).await)
 }
 
-async fn policy_status(State(app): State<App>) -> Json<PolicyStatus> {
-    Json(app.controller.policy().status())
-}
-
 async fn policy_check(State(app): State<App>, Text(text): Text) -> Json<PolicyCheck> {
     Json(app.controller.policy().check(&text))
 }
 
 /// Two policies, as JSON writes them.
-const DRY_RUN_BYTES_MAX: usize = 4 * policy::BYTES_MAX;
+const DRY_RUN_BYTES_MAX: usize = 4 * BYTES_MAX;
 
 async fn dry_run(
     State(app): State<App>,

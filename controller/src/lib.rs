@@ -9,6 +9,7 @@
 //! The transfer of images is not here: agents get them from the store.
 //! Pages: `docs/controller.md`, `docs/policy.md`.
 
+pub mod attachment;
 pub mod boot;
 pub mod build;
 mod db;
@@ -20,6 +21,7 @@ pub mod policy;
 pub mod service;
 pub mod state;
 
+pub use attachment::Attachment;
 pub use boot::BootDecision;
 pub use build::{BuildOptions, Builder, Building, Built, Plan, Progress, Tell};
 pub use db::{Db, DbError};

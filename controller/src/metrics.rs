@@ -47,6 +47,10 @@ pub struct Metrics {
     pub builds_succeeded: Counter,
     /// Builds that failed.
     pub builds_failed: Counter,
+    /// Cards of which it was recorded where they are.
+    pub attachments: Counter,
+    /// Cards of which it was not, because too many came at once.
+    pub attachments_dropped: Counter,
     /// Transactions: changes that came at the same time share one.
     pub commits: Counter,
     /// Requests refused or failed.
@@ -76,6 +80,8 @@ impl Metrics {
             ("runs_failed", "Runs that failed for good", &self.runs_failed),
             ("builds_succeeded", "Images that were built", &self.builds_succeeded),
             ("builds_failed", "Builds that failed", &self.builds_failed),
+            ("attachments", "Places of cards in the network, recorded", &self.attachments),
+            ("attachments_dropped", "Of too many at once", &self.attachments_dropped),
             ("commits", "Transactions, shared by changes", &self.commits),
             ("errors", "Requests refused or failed", &self.errors),
         ];

@@ -14,7 +14,7 @@ use wire::admin::{PolicyCheck, PolicyProblem, RuleTrace};
 use wire::expr::Expr;
 use wire::{DiskChoice, Facts, Reference, Start};
 
-pub use file::{PolicyError, PolicyFile};
+pub use file::{PolicyError, PolicyFile, ReplaceError};
 pub use limit::Limit;
 pub use question::{Answers, Question};
 pub use stamp::Stamp;

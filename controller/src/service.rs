@@ -2,12 +2,14 @@
 //! and what operators ask. No sockets; the time is an argument.
 
 mod admin;
+mod attached;
 mod boot;
 mod check_in;
 mod decide;
 mod dry_run;
 mod events;
 mod made;
+mod policy;
 mod recipe;
 mod silence;
 mod steer;
@@ -28,7 +30,7 @@ use crate::build::{BuildOptions, Builder, Builds, Shared};
 use crate::db::machine::Machine;
 use crate::db::{Connection, Db, DbError, run};
 use crate::metrics::Metrics;
-use crate::policy::PolicyFile;
+use crate::policy::{PolicyFile, ReplaceError};
 use crate::state::{Changes, Recorded, Report, Run, reconcile};
 
 pub use boot::{BootAnswer, BootClient};
@@ -89,6 +91,9 @@ pub enum ControllerError {
     /// Operators changed the machine's record again and again meanwhile.
     #[error("the machine's record kept changing: try again")]
     Busy,
+    /// The policy was not replaced.
+    #[error(transparent)]
+    Policy(#[from] ReplaceError),
     /// A record could not be read or written.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -103,11 +108,12 @@ impl From<sqlx::Error> for ControllerError {
 /// Machines, policy, runs and their log.
 pub struct Controller {
     db: Db,
-    policy: PolicyFile,
+    policy: Arc<PolicyFile>,
     images: Arc<dyn Images>,
     random: Arc<dyn Random>,
     metrics: Metrics,
     builds: Builds,
+    attached: attached::Attached,
     /// Counts what was recorded, for those who wait for it.
     news: watch::Sender<u64>,
 }
@@ -131,7 +137,8 @@ impl Controller {
             news: news.clone(),
         };
         let builds = Builds::new(builder, options, shared);
-        Controller { db, policy, images, random, metrics, builds, news }
+        let (policy, attached) = (Arc::new(policy), attached::Attached::default());
+        Controller { db, policy, images, random, metrics, builds, attached, news }
     }
 
     /// The server is about to stop: builds do not begin any more, and those

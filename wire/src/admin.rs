@@ -50,7 +50,9 @@ pub const LOG: &str = "/log";
 /// `GET` + `/{id}`: [`RunDetail`].
 pub const RUNS: &str = "/v1/runs";
 
-/// `GET`: [`PolicyStatus`]. `POST` + [`CHECK`], [`WHY`] + `/{machine id}`.
+/// `GET`: [`PolicyStatus`], whose digest is the `ETag`. `PUT`, a policy file as
+/// text, with `If-Match: "DIGEST"` of the text that it replaces: [`PolicyStatus`].
+/// `POST` + [`CHECK`], [`WHY`] + `/{machine id}`.
 pub const POLICY: &str = "/v1/policy";
 
 /// `POST` to [`POLICY`] + this, a policy file as text: [`PolicyCheck`].
@@ -396,6 +398,12 @@ pub struct PolicyStatus {
     pub rules: Vec<String>,
     /// Why the file as it is now is not in force: an older one still is.
     pub error: Option<String>,
+    /// What is in force, as it stands in the file; absent where there is none.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Digest of that.
+    #[serde(default)]
+    pub digest: Option<Digest>,
 }
 
 /// What is wrong with a policy file.

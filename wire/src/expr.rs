@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FactValue, Facts};
 
-pub use check::{FACTS, Kind, known, nearest};
+pub use check::{FACTS, Kind, SERVER_FACTS, known, nearest};
 pub use lex::size;
 
 /// Longest text of an expression, in bytes.

@@ -28,7 +28,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let intent = if intent == "disk" { Intent::Disk } else { Intent::Loader };
     let config = config(interface, net, artifacts.get("undionly.kpxe").is_some());
-    let server = BootServer::start(config, Arc::new(intent), artifacts).await?;
+    let server = BootServer::start(config, Arc::new(intent), Arc::new(()), artifacts).await?;
     let listener = tokio::net::TcpListener::bind((net.addr(), 8080)).await?;
     let router = server.router().into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, router)

@@ -93,7 +93,12 @@ async fn answer(shared: &Shared, socket: &UdpSocket, log: &LeaseLog, request: &R
     }
     let (mac, platform) = (request.client.mac, request.client.platform());
     match outcome {
-        Outcome::Reply(reply) => send(shared, socket, request, &reply).await,
+        Outcome::Reply(reply) => {
+            if let Some(attachment) = &reply.attachment {
+                shared.witness.attached(mac, attachment);
+            }
+            send(shared, socket, request, &reply).await;
+        }
         Outcome::Released(address) => info!(%mac, %address, "DHCP address released"),
         Outcome::Declined(address) => warn!(
             %mac, %address,

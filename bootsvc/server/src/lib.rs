@@ -6,7 +6,8 @@
 //!
 //! [`BootServer::start`] answers DHCP and TFTP by itself; [`BootServer::router`]
 //! is for the caller's HTTP server. Which machine boots what is asked of
-//! [`Decide`], what there is to boot is given as [`Artifacts`].
+//! [`Decide`], where machines are is told to a [`Witness`], what there is to boot
+//! is given as [`Artifacts`].
 
 mod artifacts;
 mod counters;
@@ -20,12 +21,16 @@ mod range;
 mod server;
 mod shared;
 mod tftp;
+mod witness;
 
 pub use artifacts::{Artifact, Artifacts};
-pub use bootsvc_proto::dhcp::{Config as DhcpConfig, ConfigError, Lease, Scope};
+pub use bootsvc_proto::dhcp::{
+    Attachment, Config as DhcpConfig, ConfigError, Lease, RelayId, RelayInfo, Scope,
+};
 pub use bootsvc_proto::{Client, Intent, Mac, MacError, Offers, Platform, Program};
 pub use counters::{Counters, Counts, DhcpCounts, FileCounts};
 pub use decide::{Decide, Decision};
 pub use leases::LeaseError;
 pub use net::SocketError;
 pub use server::{BootServer, Config, StartError};
+pub use witness::Witness;

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::leases::{LeaseError, LeaseStore};
 use crate::net::{Interface, SocketError};
 use crate::shared::Shared;
-use crate::{Artifacts, Counters, Decide, dhcp as dhcp_task, http, ra, tftp};
+use crate::{Artifacts, Counters, Decide, Witness, dhcp as dhcp_task, http, ra, tftp};
 
 /// Settings of a [`BootServer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,7 @@ impl BootServer {
     pub async fn start(
         config: Config,
         decide: Arc<dyn Decide>,
+        witness: Arc<dyn Witness>,
         artifacts: Artifacts,
     ) -> Result<BootServer, StartError> {
         config.dhcp.validate()?;
@@ -100,7 +101,7 @@ impl BootServer {
             "network boot starts"
         );
         let ra = config.ra;
-        let shared = Arc::new(Shared::new(config, artifacts, decide, dhcp));
+        let shared = Arc::new(Shared::new(config, artifacts, decide, witness, dhcp));
         tasks.spawn(writer);
         tasks.spawn(dhcp_task::run(Arc::clone(&shared), dhcp_socket, log, stop.clone()));
         if let Some(socket) = tftp_socket {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bootsvc_proto::{Client, Intent, LoopWatch, Mac, dhcp};
 use tracing::warn;
 
-use crate::{Artifacts, Config, Counters, Decide};
+use crate::{Artifacts, Config, Counters, Decide, Witness};
 
 /// How long a decision may take: clients ask again after about that.
 const DECISION_TIME: Duration = Duration::from_secs(2);
@@ -17,6 +17,7 @@ pub(crate) struct Shared {
     pub artifacts: Artifacts,
     pub counters: Arc<Counters>,
     pub clock: Clock,
+    pub witness: Arc<dyn Witness>,
     decide: Arc<dyn Decide>,
     dhcp: Mutex<dhcp::Server>,
     watch: Mutex<LoopWatch>,
@@ -27,12 +28,14 @@ impl Shared {
         config: Config,
         artifacts: Artifacts,
         decide: Arc<dyn Decide>,
+        witness: Arc<dyn Witness>,
         dhcp: dhcp::Server,
     ) -> Shared {
         Shared {
             config,
             artifacts,
             decide,
+            witness,
             counters: Arc::default(),
             clock: Clock::start(),
             dhcp: Mutex::new(dhcp),

@@ -211,13 +211,46 @@ pub struct RunLogs {
     pub follow: bool,
 }
 
-/// Check and explain the policy
+/// Check, explain and change the policy
 #[derive(Debug, Subcommand)]
 pub enum Policy {
     Check(PolicyCheck),
     Why(PolicyWhy),
     DryRun(PolicyDryRun),
     Diff(PolicyDiff),
+    Show(PolicyShow),
+    Apply(PolicyApply),
+}
+
+/// Print the policy that is in force
+///
+/// Prints the text of the policy file as the server uses it: where the file was changed into
+/// something wrong, the text before that.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot policy show > policy.toml\n  \
+    ingot policy show --json | jq -r .digest")]
+pub struct PolicyShow {}
+
+/// Put a policy in force
+///
+/// Checks the policy in a file as the server would, its recipes too, and shows with --plan for which
+/// machines it would change something; with --yes it takes the place of the server's policy file,
+/// at once. Machines get what it says from their next check-in on. Where somebody else changed the
+/// policy meanwhile, nothing is written.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    ingot policy apply policy.toml --plan\n  \
+    ingot policy apply policy.toml --yes")]
+pub struct PolicyApply {
+    /// Policy (TOML)
+    pub file: PathBuf,
+    /// Show for which machines something would change; change nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub plan: bool,
+    /// Do it
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Check a policy file for mistakes

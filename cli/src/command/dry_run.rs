@@ -15,11 +15,11 @@ use crate::render::table::{Cell, Table};
 
 /// Machines that were looked at.
 #[derive(Debug, Serialize)]
-struct Report {
+pub struct Report {
     /// On record.
-    total: u64,
+    pub total: u64,
     /// Of these, machines of which the policies say something else.
-    changed: u64,
+    pub changed: u64,
     /// Those that changed, or all.
     machines: Vec<DryRunMachine>,
 }
@@ -42,7 +42,9 @@ fn read(file: &Path) -> anyhow::Result<String> {
     config::read(file, "policy", BYTES_MAX as u64)
 }
 
-fn ask(mut request: DryRunRequest, all: bool, context: &Context) -> anyhow::Result<Report> {
+/// Holds policies against all machines; lists those of which they say something
+/// else, or all.
+pub fn ask(mut request: DryRunRequest, all: bool, context: &Context) -> anyhow::Result<Report> {
     let server = Server::new(context.server_url());
     let mut report = Report { total: 0, changed: 0, machines: Vec::new() };
     loop {
@@ -63,7 +65,8 @@ fn ask(mut request: DryRunRequest, all: bool, context: &Context) -> anyhow::Resu
     }
 }
 
-fn show(
+/// Prints them, the columns with these names.
+pub fn show(
     report: &Report,
     [before, after]: [&'static str; 2],
     context: &Context,

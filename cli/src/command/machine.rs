@@ -165,7 +165,10 @@ fn sheet(machine: &MachineDetail, now: Timestamp) -> Sheet {
     sheet.section("facts");
     machine.facts.iter().for_each(|(path, value)| sheet.entry(path, fact(value)));
     sheet.section("not reported");
-    machine.inventory.missing.iter().for_each(|(path, why)| sheet.entry(path, why.clone()));
+    // Of its lease the server may know what the machine does not.
+    let missing = machine.inventory.missing.iter();
+    let missing = missing.filter(|(path, _)| !machine.facts.contains_key(*path));
+    missing.for_each(|(path, why)| sheet.entry(path, why.clone()));
     sheet.section("runs");
     for run in &machine.runs {
         let state = run_state(run.state);

@@ -1,5 +1,6 @@
 //! One function per command: resolved arguments in, library calls, results out.
 
+pub mod apply;
 pub mod boot;
 pub mod build;
 pub mod check;

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Deserializer};
 
 /// `[boot]`.
@@ -34,9 +35,29 @@ pub struct Boot {
     pub ra: bool,
     /// Program for BIOS firmware without iPXE.
     pub nbp: Option<PathBuf>,
+    /// Networks whose machines ask through a relay.
+    #[serde(default)]
+    pub relayed: Vec<Relayed>,
     /// Machines with an address of their own.
     #[serde(default, rename = "static")]
     pub machines: Vec<Static>,
+}
+
+/// `[[boot.relayed]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relayed {
+    /// Its addresses.
+    #[serde(deserialize_with = "subnet")]
+    pub subnet: Ipv4Net,
+    /// As of `[boot]`, of this network.
+    #[serde(default)]
+    pub pool: Pool,
+    /// What its machines are told is their router: the way to us.
+    pub router: Ipv4Addr,
+    /// What they are told are their name servers.
+    #[serde(default)]
+    pub dns: Vec<Ipv4Addr>,
 }
 
 /// `[[boot.static]]`.
@@ -73,6 +94,16 @@ impl<'de> Deserialize<'de> for Pool {
     }
 }
 
+fn subnet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ipv4Net, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().ok().filter(|net: &Ipv4Net| net.trunc() == *net).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "{text:?} is not a subnet: expected its first address and the length of its prefix, \
+             such as \"10.0.12.0/24\""
+        ))
+    })
+}
+
 fn parse_pool(text: &str) -> Option<Pool> {
     if text == "none" {
         return Some(Pool::Nobody);
@@ -93,6 +124,18 @@ fn an_hour() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subnet_begins_with_its_first_address() {
+        let parse = |subnet: &str| {
+            toml::from_str::<Relayed>(&format!("subnet = {subnet:?}\nrouter = \"10.0.12.1\"\n"))
+        };
+        assert_eq!(parse("10.0.12.0/24").unwrap().subnet.to_string(), "10.0.12.0/24");
+        for text in ["10.0.12.1/24", "10.0.12.0", "10.0.12.0/33", "fd00::/64", ""] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains("is not a subnet"), "{text:?}: {error}");
+        }
+    }
 
     #[test]
     fn pools_are_ranges_or_nobody() {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::context::PORT;
 use crate::exit::{Code, Failure};
 use crate::render::human::size;
-pub use boot::{Boot, Pool, Static};
+pub use boot::{Boot, Pool, Relayed, Static};
 pub use mistake::excerpt;
 
 /// Longest configuration read, in bytes: far above any real one.
@@ -226,8 +226,8 @@ mod tests {
         let (example, full) = (example.boot.unwrap(), full.boot.unwrap());
         let defaults = |boot: &Boot| (boot.lease_secs, boot.tftp, boot.ra);
         assert_eq!(defaults(&example), defaults(&full));
-        assert_eq!(full.machines.len(), 1);
-        assert_eq!(example.machines.len(), 0);
+        assert_eq!((full.machines.len(), full.relayed.len()), (1, 1));
+        assert_eq!((example.machines.len(), example.relayed.len()), (0, 0));
     }
 
     #[test]

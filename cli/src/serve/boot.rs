@@ -12,13 +12,15 @@ use anyhow::{Context as _, bail};
 use bootsvc_assets::{AssetsDir, CMDLINE, assemble};
 use bootsvc_server::{
     Artifacts, BootServer, Config, Decide, DhcpConfig, Intent, Mac, Offers, Scope, StartError,
+    Witness,
 };
 use controller::Controller;
 use ipnet::Ipv4Net;
 
+use super::attached::Reporter;
 use super::glue::Decider;
 use super::pool;
-use crate::config::{Boot, Static};
+use crate::config::{Boot, Pool, Relayed, Static};
 use crate::exit::{Code, Failure};
 use crate::render::human::size;
 
@@ -50,7 +52,7 @@ pub fn prepare(
     };
     let dhcp = DhcpConfig {
         server: net.addr(),
-        scopes: vec![scope(boot, net)],
+        scopes: scopes(boot, net),
         machines: machines(&boot.machines)?,
         lease: Duration::from_secs(boot.lease_secs.into()),
         offers: Offers {
@@ -75,18 +77,23 @@ pub fn prepare(
 
 /// Starts answering machines as the controller decides.
 pub async fn start(prepared: Prepared, controller: Arc<Controller>) -> anyhow::Result<BootServer> {
-    begin(prepared, Arc::new(Decider(controller))).await
+    let witness = Arc::new(Reporter(controller.clone()));
+    begin(prepared, Arc::new(Decider(controller)), witness).await
 }
 
 /// Opens every socket, answers nobody, and closes them again.
 pub async fn probe(prepared: Prepared) -> anyhow::Result<()> {
-    begin(prepared, Arc::new(Intent::Ignore)).await?.stop().await;
+    begin(prepared, Arc::new(Intent::Ignore), Arc::new(())).await?.stop().await;
     Ok(())
 }
 
-async fn begin(prepared: Prepared, decide: Arc<dyn Decide>) -> anyhow::Result<BootServer> {
+async fn begin(
+    prepared: Prepared,
+    decide: Arc<dyn Decide>,
+    witness: Arc<dyn Witness>,
+) -> anyhow::Result<BootServer> {
     let Prepared { config, artifacts } = prepared;
-    BootServer::start(config, decide, artifacts).await.map_err(|error| match error {
+    BootServer::start(config, decide, witness, artifacts).await.map_err(|error| match error {
         StartError::Config(error) => mistake(&error),
         other => anyhow::Error::new(other).context("cannot start network boot"),
     })
@@ -134,14 +141,26 @@ fn add_nbp(artifacts: &mut Artifacts, path: &Path) -> anyhow::Result<String> {
     Ok(name.to_owned())
 }
 
-fn scope(boot: &Boot, net: Ipv4Net) -> Scope {
-    let taken: Vec<Ipv4Addr> = [Some(net.addr()), boot.router].into_iter().flatten().collect();
-    Scope {
-        subnet: net.trunc(),
-        pool: pool::resolve(&boot.pool, net, &taken),
-        router: boot.router,
-        name_servers: boot.dns.clone(),
-    }
+/// Our own network, and those behind relays.
+fn scopes(boot: &Boot, net: Ipv4Net) -> Vec<Scope> {
+    let ours = scope(net, &boot.pool, boot.router, Some(net.addr()), &boot.dns);
+    let relayed = |relayed: &Relayed| {
+        let Relayed { subnet, pool, router, dns } = relayed;
+        scope(*subnet, pool, Some(*router), None, dns)
+    };
+    std::iter::once(ours).chain(boot.relayed.iter().map(relayed)).collect()
+}
+
+fn scope(
+    net: Ipv4Net,
+    pool: &Pool,
+    router: Option<Ipv4Addr>,
+    server: Option<Ipv4Addr>,
+    dns: &[Ipv4Addr],
+) -> Scope {
+    let taken: Vec<Ipv4Addr> = [server, router].into_iter().flatten().collect();
+    let pool = pool::resolve(pool, net, &taken);
+    Scope { subnet: net.trunc(), pool, router, name_servers: dns.to_vec() }
 }
 
 fn machines(list: &[Static]) -> anyhow::Result<BTreeMap<Mac, Ipv4Addr>> {
@@ -153,4 +172,33 @@ fn machines(list: &[Static]) -> anyhow::Result<BTreeMap<Mac, Ipv4Addr>> {
         }
     }
     Ok(machines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_behind_relays_have_pools_and_routers_of_their_own() {
+        let text = "[boot]\ninterface = \"eth1\"\n\
+                    [[boot.relayed]]\nsubnet = \"10.0.12.0/24\"\nrouter = \"10.0.12.1\"\n\
+                    dns = [\"10.0.0.53\"]\n\
+                    [[boot.relayed]]\nsubnet = \"10.0.13.0/24\"\nrouter = \"10.0.13.254\"\n\
+                    pool = \"none\"\n";
+        let boot = crate::config::parse(text, "x").unwrap().boot.unwrap();
+        let scopes = scopes(&boot, "10.0.0.1/24".parse().unwrap());
+        let shown = scopes.iter().map(|scope| {
+            let pool = scope.pool.as_ref().map(|pool| format!("{}-{}", pool.start(), pool.end()));
+            let router = scope.router.map(|router| router.to_string());
+            (scope.subnet.to_string(), pool.unwrap_or_default(), router.unwrap_or_default())
+        });
+        let expected = [
+            ("10.0.0.0/24", "10.0.0.2-10.0.0.254", ""),
+            ("10.0.12.0/24", "10.0.12.2-10.0.12.254", "10.0.12.1"),
+            ("10.0.13.0/24", "", "10.0.13.254"),
+        ];
+        let expected = expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned()));
+        assert!(shown.eq(expected), "{scopes:?}");
+        assert_eq!(scopes[1].name_servers, [Ipv4Addr::new(10, 0, 0, 53)]);
+    }
 }

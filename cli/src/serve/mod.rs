@@ -5,6 +5,7 @@
 //! ports, interface, boot assets.
 
 mod advertise;
+mod attached;
 mod boot;
 mod builds;
 mod census;
@@ -104,6 +105,7 @@ async fn run(settings: &Settings) -> anyhow::Result<()> {
     let Parts { listener, db, controller, uploads, .. } = parts;
     let served = tokio::spawn(http::serve(listener, router, stop.clone()));
     let looked = tokio::spawn(look_for_silent_machines(controller.clone(), stop.clone()));
+    let recorded = tokio::spawn(attached::record(controller.clone(), stop.clone()));
     let signal = told_to_stop.await;
     info!(signal, drain_secs = http::DRAIN.as_secs(), "stopping, running transfers may finish");
     controller.stop_builds();
@@ -111,9 +113,13 @@ async fn run(settings: &Settings) -> anyhow::Result<()> {
     let whole =
         served.await.context("the HTTP server ended in the middle; please report this")??;
     looked.await.context("looking for silent machines ended in the middle; please report this")?;
+    recorded
+        .await
+        .context("recording where machines are ended in the middle; please report this")?;
     if let Some(server) = &server {
         server.stop().await;
     }
+    attached::record_last(&controller).await;
     if let Some(uploads) = uploads {
         uploads.stop().await;
     }

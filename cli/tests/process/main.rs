@@ -5,6 +5,7 @@
 mod export;
 mod inspect;
 mod manners;
+mod policy;
 mod push;
 mod serve;
 mod store;

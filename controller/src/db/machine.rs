@@ -7,8 +7,10 @@ use wire::admin::{Deployment, MachineState, UnixMs};
 use wire::{FactValue, Facts, Inventory, MachineId, RunId};
 
 use super::{
-    Connection, DbError, from_json, from_sql, from_word, parsed, to_json, to_sql, to_word,
+    Connection, DbError, attachment, from_json, from_sql, from_word, parsed, to_json, to_sql,
+    to_word,
 };
+use crate::attachment::Attachment;
 use crate::identity::{Fingerprint, Identifier, Kind, sought};
 use crate::policy::Answers;
 use crate::policy::question::add_facts;
@@ -27,6 +29,8 @@ pub(crate) struct Machine {
     pub labels: BTreeMap<String, String>,
     pub answers: Answers,
     pub inventory: Inventory,
+    /// Where in the network one of its cards was seen last; recorded by the card.
+    pub attachment: Option<Attachment>,
     /// Version of the agent.
     pub agent: String,
     /// The current run.
@@ -40,17 +44,21 @@ pub(crate) struct Machine {
 impl Machine {
     /// What the policy is held against.
     pub fn facts(&self) -> Facts {
-        facts(&self.inventory, &self.labels, &self.answers)
+        facts(&self.inventory, &self.labels, &self.answers, self.attachment.as_ref())
     }
 }
 
-/// The facts of an inventory, the labels and the answers.
+/// The facts of an inventory, the labels, the answers, and the place in the network.
 pub(crate) fn facts(
     inventory: &Inventory,
     labels: &BTreeMap<String, String>,
     answers: &Answers,
+    attachment: Option<&Attachment>,
 ) -> Facts {
     let mut facts = inventory.facts();
+    if let Some(attachment) = attachment {
+        attachment.add_facts(&mut facts);
+    }
     add_facts(answers, &mut facts);
     for (name, value) in labels {
         facts.insert(format!("label.{name}"), FactValue::Text(value.clone()));
@@ -88,6 +96,7 @@ impl TryFrom<Row> for Machine {
             labels: from_json(&row.labels, "machines.labels")?,
             answers: from_json(&row.answers, "machines.answers")?,
             inventory: from_json(&row.inventory, "machines.inventory")?,
+            attachment: None,
             agent: row.agent,
             run: row.run.map(|run| parsed(&run, "machines.run")).transpose()?,
             first_seen: from_sql(row.first_seen, "machines.first_seen")?,
@@ -101,9 +110,9 @@ impl TryFrom<Row> for Machine {
 pub(crate) async fn get(c: &mut Connection, id: &MachineId) -> Result<Option<Machine>, DbError> {
     let row: Option<Row> = sqlx::query_as("SELECT * FROM machines WHERE id = $1")
         .bind(id.as_str())
-        .fetch_optional(c)
+        .fetch_optional(&mut *c)
         .await?;
-    row.map(Machine::try_from).transpose()
+    Ok(with_attachments(c, row.into_iter().collect()).await?.pop())
 }
 
 /// Machines whose ids come after this one, in order.
@@ -116,9 +125,16 @@ pub(crate) async fn list(
         sqlx::query_as("SELECT * FROM machines WHERE id > $1 ORDER BY id LIMIT $2")
             .bind(after.map_or("", MachineId::as_str))
             .bind(i64::from(limit))
-            .fetch_all(c)
+            .fetch_all(&mut *c)
             .await?;
-    rows.into_iter().map(Machine::try_from).collect()
+    with_attachments(c, rows).await
+}
+
+async fn with_attachments(c: &mut Connection, rows: Vec<Row>) -> Result<Vec<Machine>, DbError> {
+    let machines: Result<Vec<_>, _> = rows.into_iter().map(Machine::try_from).collect();
+    let mut machines = machines?;
+    attachment::add_to(c, &mut machines).await?;
+    Ok(machines)
 }
 
 /// Writes the record of a machine that has none; fails where its id is taken.

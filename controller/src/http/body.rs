@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wire::api::ErrorBody;
 
-use crate::policy;
+use crate::policy::{self, ReplaceError};
 use crate::service::ControllerError;
 
 /// Longest body of an operator's request, in bytes, but for a policy.
@@ -26,8 +26,12 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    pub fn new(status: StatusCode, error: impl Into<String>) -> Failure {
+        Failure { status, error: error.into() }
+    }
+
     fn bad(error: impl Into<String>) -> Failure {
-        Failure { status: StatusCode::BAD_REQUEST, error: error.into() }
+        Failure::new(StatusCode::BAD_REQUEST, error)
     }
 }
 
@@ -40,6 +44,7 @@ impl From<ControllerError> for Failure {
             ControllerError::Images { .. } | ControllerError::Busy => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            ControllerError::Policy(error) => status_of(error),
             ControllerError::Db(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if status.is_server_error() {
@@ -48,6 +53,16 @@ impl From<ControllerError> for Failure {
             tracing::warn!(%error, "request refused");
         }
         Failure { status, error: error.to_string() }
+    }
+}
+
+fn status_of(error: &ReplaceError) -> StatusCode {
+    match error {
+        ReplaceError::NoFile | ReplaceError::ReadOnly { .. } | ReplaceError::Wrong { .. } => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        ReplaceError::Stale { .. } | ReplaceError::Edited { .. } => StatusCode::PRECONDITION_FAILED,
+        ReplaceError::Unwritten { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The policy file on disk, read again whenever it changes.
 
+mod replace;
+
 use std::cell::Cell;
 use std::fmt;
 use std::io::Read;
@@ -7,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use wire::Digest;
 use wire::admin::{PolicyCheck, PolicyProblem, PolicyStatus};
 
 use super::stamp::Stamp;
 use super::{BYTES_MAX, CheckRecipe, Policy, RecipeFacts};
+pub use replace::ReplaceError;
 
 /// A policy that follows its file. A file that changes into something wrong
 /// leaves the policy before it in force, and says so.
@@ -18,8 +22,14 @@ pub struct PolicyFile {
     path: PathBuf,
     recipes: Recipes,
     clock: fn() -> SystemTime,
+    write: Write,
     loaded: Mutex<Loaded>,
+    /// Held by whoever replaces the file.
+    replacing: Mutex<()>,
 }
+
+/// How a text is put in place of a file's.
+type Write = fn(&Path, &str) -> std::io::Result<()>;
 
 /// As [`CheckRecipe`].
 type Recipes = Box<dyn Fn(&Path) -> Result<RecipeFacts, String> + Send + Sync>;
@@ -27,6 +37,8 @@ type Recipes = Box<dyn Fn(&Path) -> Result<RecipeFacts, String> + Send + Sync>;
 #[derive(Debug)]
 struct Loaded {
     policy: Arc<Policy>,
+    /// What it was read from.
+    text: Arc<str>,
     stamp: Option<Stamp>,
     error: Option<String>,
 }
@@ -89,19 +101,24 @@ impl PolicyFile {
         clock: fn() -> SystemTime,
     ) -> Result<PolicyFile, PolicyError> {
         let stamp = Stamp::of(&path);
-        let policy = Arc::new(load(&path, &|recipe| recipes(&beside(&path, recipe)))?);
-        let loaded = Loaded { policy, stamp, error: None };
-        Ok(PolicyFile { path, recipes, clock, loaded: Mutex::new(loaded) })
+        let (policy, text) = load(&path, &|recipe| recipes(&beside(&path, recipe)))?;
+        let (policy, text) = (Arc::new(policy), text.into());
+        let loaded = Mutex::new(Loaded { policy, text, stamp, error: None });
+        let (write, replacing) = (replace::write, Mutex::default());
+        Ok(PolicyFile { path, recipes, clock, write, loaded, replacing })
     }
 
     /// A policy without a file, which never changes.
     pub fn fixed(policy: Policy) -> PolicyFile {
-        let loaded = Loaded { policy: Arc::new(policy), stamp: None, error: None };
+        let (policy, text) = (Arc::new(policy), "".into());
+        let loaded = Loaded { policy, text, stamp: None, error: None };
         PolicyFile {
             path: PathBuf::new(),
             recipes: Box::new(|_| Ok(RecipeFacts::default())),
             clock: SystemTime::now,
+            write: replace::write,
             loaded: Mutex::new(loaded),
+            replacing: Mutex::default(),
         }
     }
 
@@ -124,10 +141,13 @@ impl PolicyFile {
     /// What is in force, and what is wrong with the file as it is now.
     pub fn status(&self) -> PolicyStatus {
         let loaded = self.refreshed();
+        let text = Some(&loaded.text).filter(|_| !self.path.as_os_str().is_empty());
         PolicyStatus {
             file: self.path.display().to_string(),
             rules: loaded.policy.rules().iter().map(|rule| rule.name.clone()).collect(),
             error: loaded.error.clone(),
+            text: text.map(|text| text.to_string()),
+            digest: text.map(|text| digest(text)),
         }
     }
 
@@ -152,9 +172,10 @@ impl PolicyFile {
                 loaded.stamp = None;
             }
             match result {
-                Ok(policy) => {
+                Ok((policy, text)) => {
                     tracing::info!(file = %self.path.display(), rules = policy.rules().len(), "policy read again");
-                    (loaded.policy, loaded.error) = (Arc::new(policy), None);
+                    (loaded.policy, loaded.text) = (Arc::new(policy), text.into());
+                    loaded.error = None;
                 }
                 Err(error) => {
                     let error = wire::chain(&error);
@@ -169,20 +190,27 @@ impl PolicyFile {
     }
 }
 
+/// What names the text of a policy.
+fn digest(text: &str) -> Digest {
+    Digest(*blake3::hash(text.as_bytes()).as_bytes())
+}
+
 /// A path that starts at the folder of the policy's file.
 fn beside(policy: &Path, recipe: &Path) -> PathBuf {
     policy.parent().unwrap_or(Path::new("")).join(recipe)
 }
 
-fn load(path: &Path, recipes: CheckRecipe<'_>) -> Result<Policy, PolicyError> {
+fn load(path: &Path, recipes: CheckRecipe<'_>) -> Result<(Policy, String), PolicyError> {
     let unreadable = |source| PolicyError::Read { path: path.to_owned(), source };
     let mut text = String::new();
     // One byte more than allowed is enough to be refused for its length.
     let limit = u64::try_from(BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(limit).read_to_string(&mut text).map_err(unreadable)?;
-    Policy::parse_with(&text, recipes)
-        .map_err(|problems| PolicyError::Wrong { path: path.to_owned(), problems })
+    match Policy::parse_with(&text, recipes) {
+        Ok(policy) => Ok((policy, text)),
+        Err(problems) => Err(PolicyError::Wrong { path: path.to_owned(), problems }),
+    }
 }
 
 #[cfg(test)]

@@ -99,11 +99,12 @@ impl Controller {
             return Err(ControllerError::Refused(text.to_owned()));
         }
         let policy = self.policy.current();
+        let attachment = self.attachment(&asked.inventory).await?;
         for _ in 0..TRIES {
             // The store is asked without holding the right to write.
             let before = sighting(&mut *self.db.read().await?, &fingerprint).await?;
             let answers = policy.answered(before.answers(), &asked.answers, now);
-            let facts = facts(&asked.inventory, &before.labels(), &answers);
+            let facts = facts(&asked.inventory, &before.labels(), &answers, attachment.as_ref());
             let decision = self.decide_for(&policy, &facts, before.deploy()).await?;
             // What an operator gave a machine is no rule's, and limited by none.
             let rule = policy.decide(&facts).filter(|_| before.deploy().is_none());
@@ -246,6 +247,7 @@ impl Controller {
             labels: BTreeMap::new(),
             answers: Answers::new(),
             inventory: Inventory::default(),
+            attachment: None,
             agent: String::new(),
             run: None,
             first_seen: now,

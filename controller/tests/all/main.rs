@@ -9,6 +9,7 @@
 mod answers;
 mod api;
 mod asked_builds;
+mod attached;
 mod builds;
 mod common;
 mod fleet;
@@ -18,6 +19,7 @@ mod log;
 mod lost;
 mod on_target;
 mod policy;
+mod policy_api;
 mod restart;
 mod runs;
 mod sets;

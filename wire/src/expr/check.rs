@@ -15,7 +15,7 @@ pub enum Kind {
 }
 
 /// Every fact that [`crate::Inventory::facts`] can report. Besides these there
-/// are `label.*` and `answer.*`, all texts.
+/// are [`SERVER_FACTS`], and `label.*` and `answer.*`, all texts.
 pub const FACTS: [(&str, Kind); 59] = [
     ("cpu.arch", Kind::Text),
     ("cpu.count", Kind::Number),
@@ -78,6 +78,13 @@ pub const FACTS: [(&str, Kind); 59] = [
     ("usb.modalias", Kind::Text),
 ];
 
+/// Every fact that the server adds, which saw how the machine got its address.
+pub const SERVER_FACTS: [(&str, Kind); 3] = [
+    ("network.circuit-id", Kind::Text),
+    ("network.remote-id", Kind::Text),
+    ("network.subscriber-id", Kind::Text),
+];
+
 impl Expr {
     /// What can never be true: comparisons with facts that do not exist, and
     /// with values of another kind than the fact has.
@@ -112,17 +119,20 @@ fn kind(path: &str) -> Option<Kind> {
     if path.starts_with("label.") || path.starts_with("answer.") {
         return Some(Kind::Text);
     }
-    FACTS.iter().find(|(known, _)| *known == path).map(|(_, kind)| *kind)
+    facts().find(|(known, _)| *known == path).map(|(_, kind)| kind)
+}
+
+fn facts() -> impl Iterator<Item = (&'static str, Kind)> {
+    FACTS.into_iter().chain(SERVER_FACTS)
 }
 
 fn unknown(path: &str) -> String {
-    let hint = match nearest(path, FACTS.map(|(known, _)| known)) {
+    let hint = match nearest(path, facts().map(|(known, _)| known)) {
         Some(known) => format!("did you mean {known}?"),
         None => {
             let area = path.split('.').next().unwrap_or_default();
-            let near: Vec<_> = FACTS
-                .iter()
-                .map(|f| f.0)
+            let near: Vec<_> = facts()
+                .map(|(known, _)| known)
                 .filter(|known| known.split('.').next() == Some(area))
                 .collect();
             match near.is_empty() {

@@ -246,6 +246,10 @@ fn what_can_never_be_true_is_found() {
             "no machine reports \"nic.x\": known are nic.bus-id, nic.count, nic.driver, nic.link, nic.mac, nic.speed-mbit",
         ),
         (
+            "network.circuit-di == \"ge-17\"",
+            "no machine reports \"network.circuit-di\": did you mean network.circuit-id?",
+        ),
+        (
             "weather.rainy == true",
             "no machine reports \"weather.rainy\": see docs/policy.md for the list",
         ),

@@ -7,6 +7,7 @@
 mod config;
 mod leases;
 mod packet;
+mod relay;
 mod reply;
 mod request;
 mod server;
@@ -14,6 +15,7 @@ mod server;
 pub use config::{Config, ConfigError, Scope};
 pub use leases::{Change, Lease};
 pub use packet::{MessageKind, Op, Options, Packet, PacketError, code};
+pub use relay::{Attachment, RELAY_ID_LEN_MAX, RELAY_INFO_LEN_MAX, RelayId, RelayInfo};
 pub use reply::Reply;
 pub use request::Request;
 pub use server::{Answer, Outcome, Server, Silence};

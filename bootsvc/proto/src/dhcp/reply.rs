@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::config::{Config, Scope};
 use super::packet::{MessageKind, Op, Options, Packet, code};
+use super::relay::Attachment;
 use super::request::Request;
 use super::{CLIENT_PORT, SERVER_PORT};
 use crate::Boot;
@@ -21,6 +22,9 @@ pub struct Reply {
     pub address: Option<Ipv4Addr>,
     /// Its boot fields; `None` for Nak.
     pub boot: Option<Boot>,
+    /// Where the client is; only where an address is committed, and the request
+    /// shows it.
+    pub attachment: Option<Box<Attachment>>,
 }
 
 /// Size of a datagram that everybody must accept (RFC 2131 §2).
@@ -76,7 +80,10 @@ impl Reply {
             ..answer_to(&request.packet)
         };
         let bytes = packet.encode(len_max(request));
-        Reply { to: destination(request, kind), bytes, kind, address, boot: Some(boot) }
+        let commits = kind == MessageKind::Ack && address.is_some();
+        let attachment = commits.then(|| Attachment::of(request, scope.subnet)).flatten();
+        let attachment = attachment.map(Box::new);
+        Reply { to: destination(request, kind), bytes, kind, address, boot: Some(boot), attachment }
     }
 
     /// Says that the address is not the client's, and why, for people.
@@ -89,7 +96,8 @@ impl Reply {
         // A relay must broadcast it: the client's address is wrong (RFC 2131 §4.3.2).
         packet.broadcast |= !request.packet.giaddr.is_unspecified();
         let bytes = packet.encode(len_max(request));
-        Reply { to: destination(request, kind), bytes, kind, address: None, boot: None }
+        let (address, boot, attachment) = (None, None, None);
+        Reply { to: destination(request, kind), bytes, kind, address, boot, attachment }
     }
 }
 

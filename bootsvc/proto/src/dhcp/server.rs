@@ -202,12 +202,13 @@ impl Server {
         Reply::grant(request, &self.config, &self.config.scopes[scope], kind, address, boot)
     }
 
-    /// The network that the client is on: that of the relay, else that of the
-    /// address it has, else ours.
+    /// The network that the client is on: that which the relay names, else that of
+    /// the relay, else that of the address it has, else ours.
     fn scope(&self, request: &Request) -> Result<usize, Silence> {
         let given = |address: Ipv4Addr| (!address.is_unspecified()).then_some(address);
-        if let Some(relay) = given(request.packet.giaddr) {
-            return self.config.scope_of(relay).ok_or(Silence::NoScope(relay));
+        if let Some(relay) = request.relay() {
+            let link = request.relay_info().link.and_then(given).unwrap_or(relay);
+            return self.config.scope_of(link).ok_or(Silence::NoScope(link));
         }
         let held = given(request.packet.ciaddr).and_then(|held| self.config.scope_of(held));
         let ours = self.config.server;

@@ -5,5 +5,6 @@
 mod any_bytes;
 mod dhcp;
 mod quirks;
+mod relay;
 mod support;
 mod tftp;

@@ -41,7 +41,7 @@ fn shared(intent: Intent) -> Arc<Shared> {
         tftp: false,
         ra: false,
     };
-    Arc::new(Shared::new(config, artifacts, Arc::new(intent), server))
+    Arc::new(Shared::new(config, artifacts, Arc::new(intent), Arc::new(()), server))
 }
 
 async fn ask_of(

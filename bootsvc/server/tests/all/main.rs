@@ -5,4 +5,5 @@
 mod boot_fields;
 mod files;
 mod leases;
+mod relay;
 mod support;

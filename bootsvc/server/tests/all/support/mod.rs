@@ -7,12 +7,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bootsvc_server::{
-    Artifacts, BootServer, Config, Counts, DhcpConfig, Intent, Lease, Mac, Offers, Scope,
-    StartError,
+    Artifacts, Attachment, BootServer, Config, Counts, DhcpConfig, Intent, Lease, Mac, Offers,
+    Scope, StartError, Witness,
 };
 use tempfile::TempDir;
 use tests_rig::{Namespace, Process};
@@ -28,7 +28,19 @@ pub const LONG: Duration = Duration::from_secs(60);
 pub struct Lan {
     pub wire: Namespace,
     pub folder: TempDir,
+    /// Where machines were, as it was told.
+    pub attached: Arc<Attached>,
     running: Option<(Runtime, BootServer)>,
+}
+
+/// What a server told, in order.
+#[derive(Default)]
+pub struct Attached(pub Mutex<Vec<(Mac, Attachment)>>);
+
+impl Witness for Attached {
+    fn attached(&self, mac: Mac, attachment: &Attachment) {
+        self.0.lock().unwrap().push((mac, attachment.clone()));
+    }
 }
 
 pub fn bytes(len: usize) -> Vec<u8> {
@@ -48,7 +60,7 @@ impl Lan {
     pub fn with(files: &[(&str, usize)], intent: Intent) -> Lan {
         let wire = Namespace::with_bridge("10.77.0.1/24").unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let mut lan = Lan { wire, folder, running: None };
+        let mut lan = Lan { wire, folder, attached: Arc::default(), running: None };
         let mut artifacts = Artifacts::new();
         for (name, len) in files {
             artifacts.insert(name, bytes(*len));
@@ -89,11 +101,12 @@ impl Lan {
     }
 
     pub fn start(&mut self, artifacts: Artifacts, intent: Intent) -> Result<(), StartError> {
-        let config = self.config();
+        let (config, witness) = (self.config(), self.attached.clone());
         let started = self.wire.within(|| {
             let runtime = Runtime::new().unwrap();
             let server = runtime.block_on(async {
-                let server = BootServer::start(config, Arc::new(intent), artifacts).await?;
+                let server =
+                    BootServer::start(config, Arc::new(intent), witness, artifacts).await?;
                 let router = server.router().into_make_service_with_connect_info::<SocketAddr>();
                 let listener = TcpListener::bind((SERVER, 8080)).await.unwrap();
                 tokio::spawn(async move { axum::serve(listener, router).await });
@@ -110,7 +123,7 @@ impl Lan {
         let start = || {
             let runtime = Runtime::new().unwrap();
             let decide = Arc::new(Intent::Loader);
-            runtime.block_on(BootServer::start(config, decide, Artifacts::new()))
+            runtime.block_on(BootServer::start(config, decide, Arc::new(()), Artifacts::new()))
         };
         self.wire.within(start).unwrap()
     }
