@@ -58,7 +58,7 @@ pub use diff::{ImageDiff, RegionDiff, Transfer, ValueDiff};
 pub use export::{ExportError, ExportFormat, ExportOptions, ExportProgress, Exported};
 pub use fetch::{FetchPlan, Lacking, OpenImage};
 pub use garbage::{GarbageError, GarbagePlan, GarbageReport, PackPlan};
-pub use images::{ImageDetails, ImageSummary, NameError};
+pub use images::{BlobRead, ImageDetails, ImageSummary, NameError};
 pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported};
 pub use open::{OpenError, Repo};
 pub use packs::{PackBytes, PackRead};
