@@ -155,11 +155,15 @@ impl Repo {
         // Only when all were looked at is it known what one has alone.
         for is_last in [false, true] {
             for image in images {
-                let Ok(found) = self.open_table(image).await.inspect_err(|error| {
+                let found = match self.open_table(image).await {
+                    Ok(found) => found,
                     // A list of images that are partly damaged is still wanted.
-                    tracing::warn!(image = %image.digest, %error, "left out of what is shared");
-                }) else {
-                    continue;
+                    Err(_) if is_last => continue,
+                    Err(error) => {
+                        let image = image.digest;
+                        tracing::warn!(%image, %error, "left out of what is shared");
+                        continue;
+                    }
                 };
                 let work = tokio::task::spawn_blocking(move || {
                     let bytes = owners.look(&found.table, is_last);

@@ -30,7 +30,7 @@ const TURNS: usize = 2;
 /// Bytes of answers that are kept.
 const KEPT_BYTES: u64 = 64 << 20;
 /// Bytes of an answer from which on it is in a file.
-const MEMORY_BYTES: usize = 8 << 20;
+const MEMORY_BYTES: usize = 1 << 20;
 
 /// The answers that are kept, and whose turn it is.
 pub(crate) struct Placed {

@@ -33,7 +33,7 @@ struct Peaks {
     check: usize,
     check_data: usize,
     diff: usize,
-    table: usize,
+    handed: usize,
     garbage: usize,
 }
 
@@ -53,7 +53,7 @@ async fn an_image_of_twice_the_chunks_takes_no_more_memory() {
         ("checking", one.check, two.check),
         ("checking all data", one.check_data, two.check_data),
         ("comparing", one.diff, two.diff),
-        ("handing out its table", one.table, two.table),
+        ("handing out table and locations", one.handed, two.handed),
         ("looking for garbage", one.garbage, two.garbage),
     ] {
         let growth = two.saturating_sub(one) / chunks;
@@ -105,9 +105,13 @@ async fn peaks(partitions: u64) -> Peaks {
     let chunks = repo.diff(&image, &other).await.unwrap().transfer.chunks;
     assert!(chunks >= partitions * disk::PARTITION_CHUNKS, "{chunks}");
     let diff = peak();
-    let mut table = repo.table_read(&image).await.unwrap().bytes;
-    while table.try_next().await.unwrap().is_some() {}
-    let table = peak();
+    for mut handed in [
+        repo.table_read(&image).await.unwrap().bytes,
+        repo.locations_read(&image).await.unwrap().bytes,
+    ] {
+        while handed.try_next().await.unwrap().is_some() {}
+    }
+    let handed = peak();
     Peaks {
         import: imported,
         again,
@@ -118,7 +122,7 @@ async fn peaks(partitions: u64) -> Peaks {
         check,
         check_data,
         diff,
-        table,
+        handed,
         garbage,
     }
 }
