@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_hole_is_looked_at_in_parts_and_all_of_it_counts() {
-        let len = 2 * HOLE_BYTES + 3 * MIB;
+        let len = 2 * HOLE_BYTES + 4 * MIB;
         let image = Sample::new(vec![0; len]);
         let mut content = vec![0; len];
         let wrong = [HOLE_BYTES - 4096, HOLE_BYTES, 2 * HOLE_BYTES + MIB];
