@@ -89,7 +89,7 @@ impl Fault for ReadError {
         match self {
             ReadError::Unknown { .. } => Code::NotFound,
             ReadError::Storage(error) => error.code(),
-            ReadError::Broken => Code::Failed,
+            ReadError::Broken | ReadError::Scratch { .. } => Code::Failed,
             ReadError::Range { .. } => Code::Usage,
             _ => Code::Damaged,
         }

@@ -1,25 +1,27 @@
 //! `write`: an image onto a disk of this computer.
 
-use std::fs::File;
+mod transfer;
+
 use std::time::Instant;
 
 use anyhow::Context as _;
-use futures::TryStreamExt;
 use serde::Serialize;
 use store_format::Envelope;
-use store_repo::{ImageDetails, OpenImage, ReadError};
+use store_repo::{FetchPlan, ImageDetails, OpenImage};
 use wire::{Digest, Reference};
 
 use super::store::open;
 use crate::args::image::Write;
 use crate::context::Context;
-use crate::disk::{self, Disk, Ends, How, Lack, Medium as _, Writer, Written};
+use crate::disk::{self, Disk, Ends, How, Lack, Writer, Written};
 use crate::exit::{Code, Failure};
 use crate::fault::Doing;
 use crate::render::Out;
 use crate::render::human::{duration, rate, size};
 use crate::render::progress::Reporter;
 use crate::render::sheet::Sheet;
+
+use transfer::{Job, transfer};
 
 /// What will be done, before it is done.
 #[derive(Debug, Serialize)]
@@ -51,8 +53,6 @@ struct Work {
     requests: u64,
     #[serde(skip)]
     lack: Lack,
-    #[serde(skip)]
-    fetch: store_format::Plan,
 }
 
 /// What is printed as JSON.
@@ -87,14 +87,19 @@ pub async fn write(args: &Write, context: &Context) -> anyhow::Result<()> {
         false => disk::open(&plan.disk),
     };
     let source = repo.open_image(&digest).await.doing(what)?;
-    let (file, work) =
-        look(file.with_context(what)?, &source, &image, &plan, context).await.with_context(what)?;
+    let job = Job { file: file.with_context(what)?, source };
+    let (job, fetch, work) = look(job, &image, &plan, context).await.with_context(what)?;
     let mut written = None;
-    if !args.plan {
-        say(plan_lines(&plan, Some(&work), &context.out));
-        let done = perform(file, &source, &image, &plan, &work, context).await;
-        written = Some(done.with_context(what)?);
-    }
+    let source = match args.plan {
+        true => job.source,
+        false => {
+            say(plan_lines(&plan, Some(&work), &context.out));
+            let done = perform(job, fetch, &image, &plan, &work, context).await;
+            let (source, done) = done.with_context(what)?;
+            written = Some(done);
+            source
+        }
+    };
     source.close().await;
     match (context.out.json, args.plan) {
         (true, _) => context.out.document(&Document { plan: &plan, work: &work, written }),
@@ -178,66 +183,71 @@ fn work_entries(sheet: &mut Sheet, content: &str, work: &Work) {
     sheet.entry("reads", format!("{fetch} from the store, in {requests} request{plural}"));
 }
 
-/// Compares the disk with the image; gives the disk back. On a thread of its
-/// own, so that Ctrl-C is heard.
+/// Compares the disk with the image; gives both back. On a thread of its own, so
+/// that Ctrl-C is heard.
 async fn look(
-    file: File,
-    source: &OpenImage,
+    job: Job,
     image: &ImageDetails,
     plan: &Plan<'_>,
     context: &Context,
-) -> anyhow::Result<(File, Work)> {
+) -> anyhow::Result<(Job, FetchPlan, Work)> {
     let reporter = Reporter::new(&context.out);
     reporter.step("comparing with what is on the disk");
-    let (envelope, table) = (image.envelope.clone(), source.table.clone());
+    let envelope = image.envelope.clone();
     let (disk_bytes, image_bytes) = (plan.disk.size_bytes, plan.image_bytes);
     let looked = tokio::task::spawn_blocking(move || {
         let progress = |done| reporter.bytes(done, Some(image_bytes));
-        // Only what is on the medium counts.
-        file.settle().context("cannot empty the cache")?;
-        let lack = disk::compare(&file, disk_bytes, &envelope, &table, &progress);
+        let looked = job.look(disk_bytes, &envelope, &progress)?;
         reporter.finish();
-        anyhow::Ok((file, lack))
+        anyhow::Ok((job, looked))
     });
-    let (file, lack) =
+    let (job, (lack, fetch)) =
         looked.await.context("comparing ended in the middle; please report this")??;
-    let fetch = store_format::Plan::of(lack.chunks(), &source.locations)
-        .map_err(ReadError::from)
-        .doing(|| "cannot read the image")?;
     let work = Work {
         present_bytes: lack.present_bytes,
         write_bytes: image_bytes - lack.present_bytes,
-        fetch_bytes: fetch.wire_bytes,
-        requests: fetch.ranges.len() as u64,
+        fetch_bytes: fetch.cost.wire_bytes,
+        requests: fetch.cost.requests,
         lack,
-        fetch,
     };
-    Ok((file, work))
+    Ok((job, fetch, work))
 }
 
+/// Writes what is lacking and proves everything; gives the image back.
 async fn perform(
-    file: File,
-    source: &OpenImage,
+    job: Job,
+    fetch: FetchPlan,
     image: &ImageDetails,
     plan: &Plan<'_>,
     work: &Work,
     context: &Context,
-) -> anyhow::Result<Written> {
+) -> anyhow::Result<(OpenImage, Written)> {
     let began = Instant::now();
     let reporter = Reporter::new(&context.out);
-    let writer = match work.lack.nothing {
-        true => Writer::already(file, &image.envelope),
-        false => transfer(file, source, image, plan, work, &reporter).await?,
-    };
-    reporter.step("reading back and comparing");
-    // On a thread of its own, so that Ctrl-C is still heard.
     let (envelope, total) = (image.envelope.clone(), Some(plan.image_bytes));
-    let sealed = tokio::task::spawn_blocking(move || {
+    let ends = Ends::of(plan.disk.size_bytes, &envelope);
+    let how = if work.lack.related { How::Changed } else { How::Whole };
+    let (nothing, write_bytes) = (work.lack.nothing, work.write_bytes);
+    // On a thread of its own, so that Ctrl-C is still heard.
+    let done = tokio::task::spawn_blocking(move || {
+        let Job { file, source } = job;
+        let writer = match nothing {
+            true => Writer::already(file, &envelope),
+            false => {
+                let mut writer = Writer::begin(file, ends, how)?;
+                reporter.step("writing");
+                let progress = |done| reporter.bytes(done, Some(write_bytes));
+                transfer(&source, &fetch, &mut writer, &progress)?;
+                writer
+            }
+        };
+        reporter.step("reading back and comparing");
         let written = writer.seal(&envelope, &|done| reporter.bytes(done, total))?;
         reporter.finish();
-        anyhow::Ok(written)
+        anyhow::Ok((source, written))
     });
-    let written = sealed.await.context("comparing ended in the middle; please report this")??;
+    let (source, written) =
+        done.await.context("writing ended in the middle; please report this")??;
     let (took, path) = (began.elapsed(), plan.disk.path.display());
     context.out.note(format!(
         "{path} is {} now, every byte read back and compared: {} written, {}, {}",
@@ -246,39 +256,7 @@ async fn perform(
         duration(took),
         rate(plan.image_bytes, took)
     ));
-    Ok(written)
-}
-
-/// Writes what the disk lacks.
-async fn transfer(
-    file: File,
-    source: &OpenImage,
-    image: &ImageDetails,
-    plan: &Plan<'_>,
-    work: &Work,
-    reporter: &Reporter,
-) -> anyhow::Result<Writer<File>> {
-    let ends = Ends::of(plan.disk.size_bytes, &image.envelope);
-    let how = if work.lack.related { How::Changed } else { How::Whole };
-    let mut writer = Writer::begin(file, ends, how)?;
-    reporter.step("writing");
-    let mut done_bytes = 0;
-    let mut done = |bytes: u64| {
-        done_bytes += bytes;
-        reporter.bytes(done_bytes, Some(work.write_bytes));
-    };
-    for hole in &work.lack.holes {
-        writer.zeros(hole)?;
-        done(hole.end - hole.start);
-    }
-    let mut chunks = source.fetch(&work.fetch);
-    while let Some(fetched) = chunks.try_next().await.doing(|| "cannot read the image")? {
-        for at in work.lack.places(fetched.chunk) {
-            writer.data(at, &fetched.bytes)?;
-            done(fetched.bytes.len() as u64);
-        }
-    }
-    Ok(writer)
+    Ok((source, written))
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Mutex;
 
-use store_format::{ChunkTable, Envelope, Extent, Region, digest_of, region};
+use store_format::{Envelope, Extent, Region, digest_of, region};
 
-use super::compare::{Lack, compare};
+use super::compare::{Lack, Placed, compare};
 use super::medium::{How, Medium};
 use super::write::{Ends, Writer, Written};
 
@@ -18,7 +18,8 @@ const CHUNK: usize = 60_001;
 pub struct Sample {
     pub disk: Vec<u8>,
     pub envelope: Envelope,
-    pub table: ChunkTable,
+    /// By rising place.
+    extents: Vec<Extent>,
 }
 
 impl Sample {
@@ -46,36 +47,47 @@ impl Sample {
             configuration: Default::default(),
             provenance: Default::default(),
         };
-        let regions = spans.iter().map(|span| extents(&disk[span.clone()])).collect();
-        let table = ChunkTable { image: envelope.digest(), regions };
-        Sample { disk, envelope, table }
+        let extents = spans.iter().flat_map(|span| extents(&disk[span.clone()])).collect();
+        Sample { disk, envelope, extents }
     }
 
-    pub fn compare(&self, disk: &Platter) -> Lack {
-        compare(&disk, disk.bytes(), &self.envelope, &self.table, &|_| {})
+    /// How a disk stands to it, and what is lacking.
+    pub fn compare(&self, disk: &Platter) -> (Lack, Vec<Placed>) {
+        let mut parts = Vec::new();
+        let lacks = |part| {
+            parts.push(part);
+            Ok(())
+        };
+        let extents = || self.extents().map(Ok);
+        let bytes = disk.bytes();
+        let lack = compare(&disk, bytes, &self.envelope, extents, lacks, |_| {}).unwrap();
+        (lack, parts)
+    }
+
+    fn extents(&self) -> impl Iterator<Item = Placed> {
+        self.extents.iter().scan(0, |next, extent| {
+            let at = *next;
+            *next += extent.bytes();
+            Some((at, *extent))
+        })
     }
 
     pub fn begin<'a>(&self, disk: &'a Platter, how: How) -> anyhow::Result<Writer<&'a Platter>> {
         Writer::begin(disk, Ends::of(disk.bytes(), &self.envelope), how)
     }
 
-    /// Writes what is lacking, as the store would deliver it.
-    pub fn write(&self, writer: &mut Writer<&Platter>, lack: &Lack) -> anyhow::Result<()> {
-        let mut contents = std::collections::HashMap::new();
-        let mut at = 0;
-        for extent in self.table.regions.iter().flatten() {
-            let end = at + usize::try_from(extent.bytes())?;
-            if let Extent::Chunk { id, .. } = extent {
-                contents.insert(*id, &self.disk[at..end]);
+    /// Writes what is lacking, as the store would deliver it: zeros first, chunks
+    /// in another order than on the disk.
+    pub fn write(&self, writer: &mut Writer<&Platter>, parts: &[Placed]) -> anyhow::Result<()> {
+        for (at, extent) in parts {
+            if let Extent::Hole { bytes } = extent {
+                writer.zeros(&(*at..at + bytes))?;
             }
-            at = end;
         }
-        for hole in &lack.holes {
-            writer.zeros(hole)?;
-        }
-        for (chunk, (id, _)) in self.table.distinct().enumerate() {
-            for at in lack.places(chunk) {
-                writer.data(at, contents[&id])?;
+        for (at, extent) in parts.iter().rev() {
+            if let Extent::Chunk { .. } = extent {
+                let start = usize::try_from(*at)?;
+                writer.data(*at, &self.disk[start..start + usize::try_from(extent.bytes())?])?;
             }
         }
         Ok(())
@@ -83,13 +95,13 @@ impl Sample {
 
     /// All of `ingot write` but the store.
     pub fn install(&self, disk: &Platter) -> anyhow::Result<Written> {
-        let lack = self.compare(disk);
+        let (lack, parts) = self.compare(disk);
         if lack.nothing {
             return Writer::already(disk, &self.envelope).seal(&self.envelope, &|_| {});
         }
         let how = if lack.related { How::Changed } else { How::Whole };
         let mut writer = self.begin(disk, how)?;
-        self.write(&mut writer, &lack)?;
+        self.write(&mut writer, &parts)?;
         writer.seal(&self.envelope, &|_| {})
     }
 }

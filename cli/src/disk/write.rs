@@ -268,7 +268,7 @@ mod tests {
         let image = Sample::new(content(1));
         let len = image.disk.len();
         let disk = Platter::new(vec![0xff; len + 3 * MIB]);
-        let lack = image.compare(&disk);
+        let (_, parts) = image.compare(&disk);
         let mut writer = image.begin(&disk, How::Whole).unwrap();
         let ends = |when: &str| {
             let found = disk.content();
@@ -277,7 +277,7 @@ mod tests {
             assert!(is_zero(&found[len + 2 * MIB..]), "{when}: the old one");
         };
         ends("begun");
-        image.write(&mut writer, &lack).unwrap();
+        image.write(&mut writer, &parts).unwrap();
         ends("written");
     }
 

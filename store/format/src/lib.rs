@@ -26,7 +26,7 @@ pub use bytes::DecodeError;
 pub use envelope::{
     BootSpec, Envelope, EnvelopeError, GptPartition, MbrPartition, PartitionTable, Region,
 };
-pub use locations::{Location, Locations};
+pub use locations::{Location, Locations, LocationsWriter};
 pub use pack::PackName;
 pub use plan::{Plan, PlanError, PlanLimits, RangeRequest};
 pub use table::{ChunkTable, Extent};

@@ -1,5 +1,9 @@
 //! Where the chunks of one image are, at the moment (`docs/locations.md`).
 
+use std::io::{self, Write};
+
+use wire::Digest;
+
 use crate::bytes::{self, DecodeError, Reader};
 use crate::pack::{self, PackName};
 use crate::table::EXTENTS_MAX;
@@ -37,20 +41,73 @@ pub struct Locations {
     pub chunks: Vec<Location>,
 }
 
+impl Location {
+    fn encode(&self) -> [u8; LOCATION_LEN] {
+        let mut bytes = [0; LOCATION_LEN];
+        bytes[..4].copy_from_slice(&self.pack.to_le_bytes());
+        bytes[4..8].copy_from_slice(&pack::encoded_offset(self.offset));
+        bytes[8..12].copy_from_slice(&self.frame_len.to_le_bytes());
+        bytes[12..].copy_from_slice(&self.plain_offset.to_le_bytes());
+        bytes
+    }
+}
+
+/// What stands before the locations.
+fn head(packs: &[PackName], chunks: usize) -> Vec<u8> {
+    let mut out = bytes::start(MAGIC, VERSION, 12 + 16 + packs.len() * 32);
+    bytes::put_len(&mut out, packs.len());
+    packs.iter().for_each(|pack| out.extend_from_slice(&pack.0));
+    bytes::put_len(&mut out, chunks);
+    out
+}
+
+/// Writes a list of which not all is in memory.
+#[derive(Debug)]
+pub struct LocationsWriter<W> {
+    out: W,
+    hasher: blake3::Hasher,
+    /// Locations that are still to come.
+    left: usize,
+}
+
+impl<W: Write> LocationsWriter<W> {
+    /// Begins a list of so many locations in these packs.
+    pub fn new(out: W, packs: &[PackName], chunks: usize) -> io::Result<LocationsWriter<W>> {
+        let mut writer = LocationsWriter { out, hasher: blake3::Hasher::new(), left: chunks };
+        writer.put(&head(packs, chunks))?;
+        Ok(writer)
+    }
+
+    /// Adds the next location.
+    pub fn push(&mut self, location: &Location) -> io::Result<()> {
+        let is_too_many = || io::Error::other("there are more locations than were announced");
+        self.left = self.left.checked_sub(1).ok_or_else(is_too_many)?;
+        self.put(&location.encode())
+    }
+
+    /// Ends the list; returns BLAKE3 of its bytes, too.
+    pub fn finish(mut self) -> io::Result<(W, Digest)> {
+        if self.left > 0 {
+            return Err(io::Error::other("there are fewer locations than were announced"));
+        }
+        let sum = *self.hasher.finalize().as_bytes();
+        self.put(&sum)?;
+        self.out.flush()?;
+        Ok((self.out, Digest(*self.hasher.finalize().as_bytes())))
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        self.out.write_all(bytes)
+    }
+}
+
 impl Locations {
     /// The list's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let len = 12 + 16 + self.packs.len() * 32 + self.chunks.len() * LOCATION_LEN + 32;
-        let mut out = bytes::start(MAGIC, VERSION, len);
-        bytes::put_len(&mut out, self.packs.len());
-        self.packs.iter().for_each(|pack| out.extend_from_slice(&pack.0));
-        bytes::put_len(&mut out, self.chunks.len());
-        for chunk in &self.chunks {
-            out.extend_from_slice(&chunk.pack.to_le_bytes());
-            out.extend_from_slice(&pack::encoded_offset(chunk.offset));
-            out.extend_from_slice(&chunk.frame_len.to_le_bytes());
-            out.extend_from_slice(&chunk.plain_offset.to_le_bytes());
-        }
+        let mut out = head(&self.packs, self.chunks.len());
+        out.reserve_exact(self.chunks.len() * LOCATION_LEN + 32);
+        self.chunks.iter().for_each(|chunk| out.extend_from_slice(&chunk.encode()));
         bytes::finish(out)
     }
 

@@ -5,6 +5,8 @@
 //! are cheaper than a request are read along at once, larger ones only while
 //! requests are small on average and what is read in vain stays a small share.
 
+mod weigh;
+
 use std::collections::HashSet;
 
 use serde::{Serialize, Serializer};
@@ -13,6 +15,8 @@ use wire::Digest;
 use crate::locations::Locations;
 use crate::pack::PackName;
 use crate::table::ChunkTable;
+
+pub use weigh::{Cost, Joiner, Stretch, Weigher};
 
 /// Bytes that a request brings on average in a plan that is good enough.
 pub const REQUEST_BYTES: u64 = 8 << 20;
@@ -99,33 +103,15 @@ impl Plan {
         locations: &Locations,
     ) -> Result<Plan, PlanError> {
         let places = places(wanted, locations)?;
-        let mut limits = PlanLimits::default();
-        let mut plan = Plan::within(&places, limits);
-        while plan.has_small_requests() && limits.gap_bytes_max < limits.range_bytes_max {
-            limits.gap_bytes_max *= 2;
-            let wider = Plan::within(&places, limits);
-            if wider.unwanted_bytes() > wider.wanted_bytes / UNWANTED_PART {
-                break;
-            }
-            plan = wider;
-        }
-        Ok(plan)
-    }
-
-    fn within(places: &[Place], limits: PlanLimits) -> Plan {
-        let ranges = joined(places, limits);
-        let wire_bytes = ranges.iter().map(RangeRequest::bytes).sum();
-        let frames = places.chunk_by(|one, next| one.frame() == next.frame());
-        Plan {
+        let mut weigher = Weigher::default();
+        places.iter().for_each(|place| weigher.push(place.frame));
+        let (limits, cost) = weigher.choose();
+        Ok(Plan {
+            ranges: joined(&places, limits),
             wanted_chunks: places.len() as u64,
-            wanted_bytes: frames.map(|chunks| chunks[0].end - chunks[0].start).sum(),
-            wire_bytes,
-            ranges,
-        }
-    }
-
-    fn has_small_requests(&self) -> bool {
-        self.ranges.len() as u64 > self.wire_bytes.div_ceil(REQUEST_BYTES)
+            wanted_bytes: cost.wanted_bytes,
+            wire_bytes: cost.wire_bytes,
+        })
     }
 
     /// Bytes that are read in vain.
@@ -159,20 +145,13 @@ pub fn ranges(
 }
 
 /// Where a wanted chunk is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 struct Place {
-    /// Index of the pack in the list, which orders packs as they were written.
-    number: u32,
-    start: u64,
-    end: u64,
+    /// By the index of the pack in the list, which orders packs as they were
+    /// written.
+    frame: Stretch,
     chunk: usize,
     pack: PackName,
-}
-
-impl Place {
-    fn frame(&self) -> (u32, u64) {
-        (self.number, self.start)
-    }
 }
 
 /// The places of wanted chunks, each once, in the order of the packs.
@@ -187,34 +166,32 @@ fn places(
         let at = locations.chunks.get(chunk).ok_or(missing.clone())?;
         let pack = locations.pack(at).ok_or(missing)?;
         let end = at.offset.saturating_add(u64::from(at.frame_len));
-        places.push(Place { number: at.pack, start: at.offset, end, chunk, pack });
+        let frame = Stretch { pack: at.pack, start: at.offset, end };
+        places.push(Place { frame, chunk, pack });
     }
-    places.sort_unstable();
-    places.dedup();
+    let order = |place: &Place| (place.frame.pack, place.frame.start, place.frame.end, place.chunk);
+    places.sort_unstable_by_key(order);
+    places.dedup_by_key(|place| place.chunk);
     Ok(places)
 }
 
 fn joined(places: &[Place], limits: PlanLimits) -> Vec<RangeRequest> {
     let mut requests: Vec<RangeRequest> = Vec::new();
-    for place in places {
+    let mut joiner = Joiner::new(limits);
+    for Place { frame, chunk, pack } in places {
+        let begins = joiner.push(*frame).is_some();
         match requests.last_mut() {
-            Some(last) if joins(last, place, limits) => {
-                last.end = last.end.max(place.end);
-                last.chunks.push(place.chunk);
+            Some(last) if !begins => {
+                last.end = last.end.max(frame.end);
+                last.chunks.push(*chunk);
             }
             _ => requests.push(RangeRequest {
-                pack: place.pack,
-                start: place.start,
-                end: place.end,
-                chunks: vec![place.chunk],
+                pack: *pack,
+                start: frame.start,
+                end: frame.end,
+                chunks: vec![*chunk],
             }),
         }
     }
     requests
-}
-
-fn joins(last: &RangeRequest, next: &Place, limits: PlanLimits) -> bool {
-    last.pack == next.pack
-        && next.start.saturating_sub(last.end) <= limits.gap_bytes_max
-        && next.end.max(last.end) - last.start <= limits.range_bytes_max
 }

@@ -1,9 +1,11 @@
 //! Envelopes, chunk tables, locations.
 
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
+use store_repo::BlobRead;
 use wire::Digest;
 
 use crate::Shared;
@@ -29,10 +31,7 @@ pub(crate) async fn table(
     Path(digest): Path<String>,
     request: HeaderMap,
 ) -> Response {
-    let answer = async {
-        let bytes = shared.repo.table_bytes(&parse(&digest)?).await?;
-        Ok(changing(&request, bytes))
-    };
+    let answer = async { Ok(changing(&request, shared.repo.table_read(&parse(&digest)?).await?)) };
     finish(&shared, answer.await)
 }
 
@@ -41,10 +40,8 @@ pub(crate) async fn locations(
     Path(digest): Path<String>,
     request: HeaderMap,
 ) -> Response {
-    let answer = async {
-        let bytes = shared.repo.locations_bytes(&parse(&digest)?).await?;
-        Ok(changing(&request, bytes))
-    };
+    let answer =
+        async { Ok(changing(&request, shared.repo.locations_read(&parse(&digest)?).await?)) };
     finish(&shared, answer.await)
 }
 
@@ -58,10 +55,12 @@ fn whole(etag: String, request: &HeaderMap, bytes: Bytes) -> Response {
 }
 
 /// The image stays, but may be cut or placed in another way later.
-fn changing(request: &HeaderMap, bytes: Bytes) -> Response {
-    let etag = store_format::digest_of(&bytes).hex();
-    let content = Content { immutable: false, ..Content::whole(etag, bytes.len() as u64) };
-    answer::bytes(content, request, bytes)
+fn changing(request: &HeaderMap, BlobRead { name, len, bytes }: BlobRead) -> Response {
+    let content = Content { immutable: false, ..Content::whole(name.hex(), len) };
+    match content.is_at(request) {
+        true => content.not_modified(),
+        false => content.answer(Body::from_stream(bytes)),
+    }
 }
 
 fn finish(shared: &Shared, answer: Answer) -> Response {

@@ -1,19 +1,22 @@
 //! Looking for damage.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 use store_format::frame::{Opened, Opener};
 use store_format::pack::{self, Entry};
-use store_format::{DecodeError, PackName, segment};
+use store_format::{DecodeError, Extent, PackName};
 use wire::{Digest, chain};
 
 use crate::database::ImageRow;
 use crate::database::garbage::Inventory;
+use crate::index::{Agreement, Chunks, Frugal, Snapshot};
 use crate::open::Repo;
 use crate::packs::{self, PackError};
 use crate::read::ReadError;
 use crate::storage::{StorageError, pack_key};
+use crate::tables::OpenTable;
 
 /// Most bytes of a pack that are read to hash it.
 const PACK_MAX: u64 = store_format::pack::BYTES_MAX;
@@ -66,21 +69,32 @@ enum Kind {
 }
 
 /// What the packs have.
-#[derive(Default)]
 pub(crate) struct Packs {
-    /// Chunks that can be read, as far as was looked.
-    good: HashSet<Digest>,
-    /// Packs by name: entries, or nothing for those whose table is damaged.
-    tables: BTreeMap<PackName, Vec<Entry>>,
+    /// Chunks of the packs that have no problem.
+    pub sound: Chunks,
+    /// Chunks of the others that can be read, as far as was looked.
+    rest: Chunks,
+    /// Packs by name, and whether they list chunks: those whose table is damaged
+    /// do not.
+    names: BTreeMap<PackName, bool>,
     pub problems: Vec<PackProblem>,
     /// Packs that are to be deleted: nothing needs them, whatever they have.
     condemned: u64,
 }
 
+/// Images that need chunks which cannot be read.
+#[derive(Default)]
+struct Lost {
+    /// By the pack that should have the chunks.
+    packs: BTreeMap<PackName, HashSet<Digest>>,
+    /// Those of chunks that no pack was ever known to have.
+    homeless: HashSet<Digest>,
+}
+
 /// What a check found, for who acts on it.
 pub(crate) struct Examined {
     pub report: CheckReport,
-    pub packs: Packs,
+    pub packs: Arc<Packs>,
     /// Files of the index that are damaged or wrong.
     pub segments: Vec<String>,
 }
@@ -121,11 +135,28 @@ impl PackProblem {
 }
 
 impl Packs {
-    /// Chunks of the packs that have no problem.
-    pub(crate) fn sound(&self) -> HashSet<Digest> {
-        let bad: HashSet<PackName> = self.problems.iter().map(|problem| problem.pack).collect();
-        let sound = self.tables.iter().filter(|(name, _)| !bad.contains(name));
-        sound.flat_map(|(_, entries)| entries.iter().map(|entry| entry.id)).collect()
+    fn new(index: &Snapshot) -> Packs {
+        Packs {
+            sound: Chunks::new(index),
+            rest: Chunks::new(index),
+            names: BTreeMap::new(),
+            problems: Vec::new(),
+            condemned: 0,
+        }
+    }
+
+    /// Whether a chunk can be read.
+    fn has(&self, id: &Digest) -> bool {
+        self.sound.contains(id) || self.rest.contains(id)
+    }
+}
+
+impl Lost {
+    fn add(&mut self, other: Lost) {
+        for (pack, images) in other.packs {
+            self.packs.entry(pack).or_default().extend(images);
+        }
+        self.homeless.extend(other.homeless);
     }
 }
 
@@ -150,18 +181,23 @@ impl Repo {
         // written later.
         let Inventory { images, packs: rows, condemned } = self.database.inventory().await?;
         self.look_again().await?;
-        let packs = self.check_packs(data, &condemned, &mut report).await?;
-        let segments = self.check_index(&packs, &mut report);
-        let mut lost = HashMap::new();
+        let index = self.index.snapshot();
+        let mut agreement = Agreement::new(&index);
+        let packs = Packs::new(&index);
+        let packs = self.check_packs(data, &condemned, packs, &mut agreement, &mut report).await?;
+        let segments = check_index(agreement, &packs, &mut report);
+        let packs = Arc::new(packs);
+        let mut lost = Lost::default();
         for image in &images {
             report.images += 1;
-            if let Some(problem) = self.check_image(image, &packs, &mut lost).await {
-                report.problems.push(problem);
+            match self.check_image(image, &packs).await {
+                Ok(more) => lost.add(more),
+                Err(error) => report.problems.push(of_image(&error, image)),
             }
         }
-        self.check_pack_rows(&rows, &packs, &lost, &mut report);
+        self.check_pack_rows(&rows, &packs, lost, &mut report);
         let rows: HashSet<String> = self.database.packs().await?.into_iter().collect();
-        let unneeded = packs.tables.keys().filter(|name| !rows.contains(&name.to_string()));
+        let unneeded = packs.names.keys().filter(|name| !rows.contains(&name.to_string()));
         report.unneeded_packs = unneeded.count() as u64 + packs.condemned;
         Ok(Examined { report, packs, segments })
     }
@@ -170,9 +206,10 @@ impl Repo {
         &self,
         data: bool,
         condemned: &HashSet<String>,
+        mut packs: Packs,
+        agreement: &mut Agreement,
         report: &mut CheckReport,
     ) -> Result<Packs, StorageError> {
-        let mut packs = Packs::default();
         for (name, len) in self.storage.packs().await? {
             report.packs += 1;
             if condemned.contains(pack_key(&name).as_ref()) {
@@ -186,20 +223,23 @@ impl Repo {
                 Err(PackError::Storage(StorageError::Missing { .. })) => continue,
                 Err(error) => {
                     packs.problems.push(PackProblem::of_table(name, &error));
-                    packs.tables.insert(name, Vec::new());
+                    packs.names.insert(name, false);
                     continue;
                 }
             };
             report.chunks += entries.len() as u64;
+            agreement.push(name, &entries);
+            packs.names.insert(name, !entries.is_empty());
             match data {
                 true => {
                     report.hashed_bytes += len;
-                    self.check_data(&name, &entries, &mut packs).await?;
+                    self.check_data(&name, entries, &mut packs).await?;
                 }
-                false => packs.good.extend(entries.iter().map(|entry| entry.id)),
+                false => packs.sound.extend(entries.iter().map(|entry| entry.id)),
             }
-            packs.tables.insert(name, entries);
         }
+        packs.sound.settle();
+        packs.rest.settle();
         Ok(packs)
     }
 
@@ -207,7 +247,7 @@ impl Repo {
     async fn check_data(
         &self,
         name: &PackName,
-        entries: &[Entry],
+        entries: Vec<Entry>,
         packs: &mut Packs,
     ) -> Result<(), StorageError> {
         let key = pack_key(name);
@@ -216,73 +256,32 @@ impl Repo {
             Err(StorageError::Missing { .. }) => return Ok(()),
             other => other?,
         };
-        let (name, list) = (*name, entries.to_vec());
-        let look = tokio::task::spawn_blocking(move || look_at(&name, &bytes, &list));
+        let name = *name;
+        let look = tokio::task::spawn_blocking(move || look_at(&name, &bytes, &entries));
         let (good, bad) = look.await.map_err(|e| StorageError::new(key.as_ref(), Box::new(e)))?;
-        packs.good.extend(good);
-        let kind = Kind::Damaged;
-        packs.problems.extend(bad.map(|what| PackProblem { pack: name, what, kind }));
+        match bad {
+            None => packs.sound.extend(good),
+            Some(what) => {
+                packs.rest.extend(good);
+                packs.problems.push(PackProblem { pack: name, what, kind: Kind::Damaged });
+            }
+        }
         Ok(())
     }
 
-    /// Returns the files that have a problem.
-    fn check_index(&self, packs: &Packs, report: &mut CheckReport) -> Vec<String> {
-        let snapshot = self.index.snapshot();
-        let mut wrong = Vec::new();
-        for (file, bytes) in snapshot.files() {
-            let what = match segment::verify(bytes) {
-                Err(error) => error.to_string(),
-                Ok(()) if !agrees(bytes, packs) => {
-                    "it lists chunks that are not in the packs".to_owned()
-                }
-                Ok(()) => continue,
-            };
-            wrong.push(file.clone());
-            let advice = INDEX_ADVICE.to_owned();
-            report.problems.push(Problem { file, what, advice, images: Vec::new() });
-        }
-        wrong
-    }
-
-    /// A problem of the image's own files; chunks that cannot be read are
-    /// noted in `lost`, by the pack that should have them.
-    async fn check_image(
-        &self,
-        image: &ImageRow,
-        packs: &Packs,
-        lost: &mut HashMap<Digest, Vec<Digest>>,
-    ) -> Option<Problem> {
-        let checked = async {
-            // Not by its record, which a collection may take away meanwhile.
-            let envelope = self.envelope_of(image).await?;
-            let table = self.table_of(image).await?;
-            table.check(&envelope).map_err(|source| ReadError::Table {
-                key: crate::storage::blob_key(&image.table).to_string(),
-                source,
-            })?;
-            Ok::<_, ReadError>(table)
-        };
-        match checked.await {
-            Ok(table) => {
-                // What is good in a damaged pack is lost too once it is removed.
-                let index = self.index.snapshot();
-                let bad: HashSet<PackName> = packs.problems.iter().map(|p| p.pack).collect();
-                let in_bad =
-                    |id: &Digest| index.get_any(id).is_some_and(|place| bad.contains(&place.pack));
-                let is_lost =
-                    |id: &Digest| !packs.good.contains(id) || (!bad.is_empty() && in_bad(id));
-                for (id, _) in table.distinct().filter(|(id, _)| is_lost(id)) {
-                    lost.entry(id).or_default().push(image.digest);
-                }
-                None
-            }
-            Err(error) => Some(Problem {
-                file: file_of(&error, image),
-                what: chain(&error),
-                advice: MISSING.to_owned(),
-                images: vec![image.digest],
-            }),
-        }
+    /// Looks at an image's own files, and for its chunks. An error is a problem of
+    /// the former.
+    async fn check_image(&self, image: &ImageRow, packs: &Arc<Packs>) -> Result<Lost, ReadError> {
+        // Not by its record, which a collection may take away meanwhile.
+        let envelope = self.envelope_of(image).await?;
+        let table = self.open_table(image).await?.table;
+        table.outline.check(&envelope).map_err(|source| ReadError::Table {
+            key: crate::storage::blob_key(&image.table).to_string(),
+            source,
+        })?;
+        let (index, packs, image) = (self.index.snapshot(), Arc::clone(packs), image.digest);
+        let look = tokio::task::spawn_blocking(move || lost(image, &table, &packs, index));
+        look.await.map_err(|_| ReadError::Broken)?
     }
 
     /// Reports damaged and missing packs with the images that need them.
@@ -290,18 +289,10 @@ impl Repo {
         &self,
         rows: &[String],
         packs: &Packs,
-        lost: &HashMap<Digest, Vec<Digest>>,
+        lost: Lost,
         report: &mut CheckReport,
     ) {
-        let index = self.index.snapshot();
-        let mut hit: BTreeMap<PackName, HashSet<Digest>> = BTreeMap::new();
-        let mut homeless: HashSet<Digest> = HashSet::new();
-        for (id, images) in lost {
-            match index.get_any(id) {
-                Some(place) => hit.entry(place.pack).or_default().extend(images),
-                None => homeless.extend(images),
-            }
-        }
+        let Lost { packs: mut hit, homeless } = lost;
         let mut push = |file: String, what: String, advice: &str, images: HashSet<Digest>| {
             let mut images: Vec<Digest> = images.into_iter().collect();
             images.sort_unstable();
@@ -313,7 +304,7 @@ impl Repo {
             push(file, problem.what.clone(), problem.advice(), images);
         }
         let rows: HashSet<PackName> = rows.iter().filter_map(|row| row.parse().ok()).collect();
-        for name in rows.iter().filter(|name| !packs.tables.contains_key(name)) {
+        for name in rows.iter().filter(|name| !packs.names.contains_key(name)) {
             let images = hit.remove(name).unwrap_or_default();
             // Its chunks may have come into other packs since.
             if !images.is_empty() || !homeless.is_empty() {
@@ -362,19 +353,51 @@ fn look_at(name: &PackName, bytes: &[u8], entries: &[Entry]) -> (Vec<Digest>, Op
     (good, wrong)
 }
 
-/// Whether all that a segment lists is in the packs, as far as they exist.
-fn agrees(segment: &[u8], packs: &Packs) -> bool {
-    let Ok(segment) = segment::Segment::open(segment) else { return false };
-    let mut tables: HashMap<PackName, HashMap<Digest, &Entry>> = HashMap::new();
-    segment.iter().flatten().all(|place| {
-        let Some(entries) = packs.tables.get(&place.pack).filter(|list| !list.is_empty()) else {
-            return true;
-        };
-        let table = tables
-            .entry(place.pack)
-            .or_insert_with(|| entries.iter().map(|entry| (entry.id, entry)).collect());
-        table.get(&place.entry.id).is_some_and(|entry| **entry == place.entry)
-    })
+/// Reports the files of the index that have a problem, and returns them.
+fn check_index(agreement: Agreement, packs: &Packs, report: &mut CheckReport) -> Vec<String> {
+    let wrong = agreement.finish(|pack| packs.names.get(pack).copied().unwrap_or(false));
+    let files = wrong.iter().map(|(file, _)| file.clone()).collect();
+    report.problems.extend(wrong.into_iter().map(|(file, what)| {
+        let advice = INDEX_ADVICE.to_owned();
+        Problem { file, what, advice, images: Vec::new() }
+    }));
+    files
+}
+
+/// What an image needs and cannot be read, by the pack that should have it.
+fn lost(
+    image: Digest,
+    table: &OpenTable,
+    packs: &Packs,
+    index: Snapshot,
+) -> Result<Lost, ReadError> {
+    let index = Frugal::new(index);
+    let bad: HashSet<PackName> = packs.problems.iter().map(|problem| problem.pack).collect();
+    // What is good in a damaged pack is lost too once it is removed.
+    let in_bad = |id: &Digest| {
+        !bad.is_empty() && index.look().get_any(id).is_some_and(|place| bad.contains(&place.pack))
+    };
+    let mut lost = Lost::default();
+    for placed in table.extents() {
+        let (_, Extent::Chunk { id, .. }) = placed? else { continue };
+        if packs.has(&id) && !in_bad(&id) {
+            continue;
+        }
+        match index.look().get_any(&id) {
+            Some(place) => drop(lost.packs.entry(place.pack).or_default().insert(image)),
+            None => drop(lost.homeless.insert(image)),
+        }
+    }
+    Ok(lost)
+}
+
+fn of_image(error: &ReadError, image: &ImageRow) -> Problem {
+    Problem {
+        file: file_of(error, image),
+        what: chain(error),
+        advice: MISSING.to_owned(),
+        images: vec![image.digest],
+    }
 }
 
 fn file_of(error: &ReadError, image: &ImageRow) -> String {

@@ -4,21 +4,24 @@
 mod envelope;
 mod ext4;
 mod files;
+mod transfer;
 mod walk;
 
-use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use serde::Serialize;
-use store_format::{
-    ChunkTable, Envelope, Extent, Locations, PartitionTable, Plan, PlanError, Region,
-};
+use store_format::{Envelope, Extent, PartitionTable, Region};
 use wire::Digest;
 
 use crate::open::Repo;
-use crate::read::ReadError;
+use crate::read::{Placed, ReadError};
+use crate::tables::OpenTable;
+
+use transfer::Missing;
 
 pub use envelope::ValueDiff;
 pub use files::{Aspect, Change, File, FileDiff, FilesDiff, Kind};
+pub use transfer::Transfer;
 
 /// What it takes to come from one image to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -61,97 +64,80 @@ pub struct RegionDiff {
     pub transfer: Transfer,
 }
 
-/// What a reader who has one image fetches for another.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Transfer {
-    /// Chunks that are missing, each counted once.
-    pub chunks: u64,
-    /// Plain bytes of these.
-    pub plain_bytes: u64,
-    /// Bytes of the frames that they are in.
-    pub stored_bytes: u64,
-    /// Requests for ranges of packs.
-    pub requests: u64,
-    /// Bytes of these ranges, with what is read along between two frames.
-    pub wire_bytes: u64,
-}
-
-/// The chunks of the wanted image that the other one lacks.
-struct Missing {
-    locations: Locations,
-    /// Chunk to its index in `locations` and its plain bytes.
-    chunks: HashMap<Digest, (usize, u32)>,
+/// An image, a part of whose table is in memory at a time.
+struct Side {
+    envelope: Envelope,
+    table: Arc<OpenTable>,
 }
 
 impl Repo {
     /// Compares two images by their chunks; no content is read.
     pub async fn diff(&self, from: &Digest, to: &Digest) -> Result<ImageDiff, ReadError> {
-        let (old, new) = (self.envelope(from).await?, self.envelope(to).await?);
-        let (old_table, new_table) = (self.table(from).await?, self.table(to).await?);
-        let mut missing = Missing::new(&old_table, &new_table, self.locations(to).await?);
-        let transfer = missing.transfer(missing.chunks.values().copied())?;
-        let pairs = pairs(&old, &new);
-        let mut regions = Vec::with_capacity(pairs.len());
-        for (before, after) in pairs {
-            let of = |table: &ChunkTable, index: usize| {
-                table.regions.get(index).cloned().unwrap_or_default()
-            };
-            let extents = after.map(|index| of(&new_table, index)).unwrap_or_default();
-            let old_extents = before.map(|index| of(&old_table, index)).unwrap_or_default();
-            let before = before.and_then(|index| old.regions.get(index));
-            let after = after.and_then(|index| new.regions.get(index));
-            let Some(either) = after.or(before) else { continue };
-            let is = |region: &Region| (region.bytes, region.digest);
-            let same = before.map(is) == after.map(is);
-            let fetched = missing.take(&extents);
-            regions.push(RegionDiff {
-                name: either.name.clone(),
-                partition: either.partition,
-                from_partition: before.and_then(|region| region.partition),
-                from_bytes: before.map(|region| region.bytes),
-                to_bytes: after.map(|region| region.bytes),
-                same,
-                changed_bytes: if same { 0 } else { changed_bytes(&old_extents, &extents) },
-                transfer: missing.transfer(fetched.into_iter())?,
-            });
-        }
-        let values = envelope::differences(&old, &new);
-        Ok(ImageDiff { from: *from, to: *to, transfer, regions, values })
+        let (old, new) = (self.side(from).await?, self.side(to).await?);
+        let disk = 0..new.table.outline.disk_bytes();
+        let (index, _) = self.survey(&new.table, &disk).await?;
+        let (home, images) = (self.storage.home.clone(), (*from, *to));
+        let work = tokio::task::spawn_blocking(move || {
+            let mut missing = Missing::new(&index, &old.table, home)?;
+            let regions = regions(&old, &new, &mut missing)?;
+            let values = envelope::differences(&old.envelope, &new.envelope);
+            let ((from, to), transfer) = (images, missing.transfer()?);
+            Ok(ImageDiff { from, to, transfer, regions, values })
+        });
+        work.await.map_err(|_| ReadError::Broken)?
+    }
+
+    async fn side(&self, image: &Digest) -> Result<Side, ReadError> {
+        let envelope = self.envelope(image).await?;
+        let table = self.open_table(&self.row(image).await?).await?.table;
+        table.check(&envelope)?;
+        Ok(Side { envelope, table: Arc::new(table) })
     }
 }
 
-impl Missing {
-    fn new(old: &ChunkTable, new: &ChunkTable, locations: Locations) -> Missing {
-        let known: HashSet<Digest> = old.distinct().map(|(id, _)| id).collect();
-        let chunks = new.distinct().enumerate().filter(|(_, (id, _))| !known.contains(id));
-        let chunks = chunks.map(|(index, (id, bytes))| (id, (index, bytes))).collect();
-        Missing { locations, chunks }
+impl Side {
+    fn region(&self, index: Option<usize>) -> Option<&Region> {
+        self.envelope.regions.get(index?)
     }
 
-    /// Those among some extents, which are no longer missing afterwards.
-    fn take(&mut self, extents: &[Extent]) -> Vec<(usize, u32)> {
-        let taken = extents.iter().filter_map(|extent| match extent {
-            Extent::Chunk { id, .. } => self.chunks.remove(id),
-            Extent::Hole { .. } => None,
+    /// The extents of a region, by their offsets in it.
+    fn extents(
+        &self,
+        region: Option<&Region>,
+    ) -> impl Iterator<Item = Result<Placed, ReadError>> + use<'_> {
+        let start = region.map_or(0, |region| region.start);
+        let range = start..start + region.map_or(0, |region| region.bytes);
+        self.table.region(range).map(move |placed| placed.map(|(at, extent)| (at - start, extent)))
+    }
+}
+
+/// Compares region by region.
+fn regions(
+    old: &Side,
+    new: &Side,
+    missing: &mut Missing<'_>,
+) -> Result<Vec<RegionDiff>, ReadError> {
+    let mut regions = Vec::new();
+    for (before, after) in pairs(&old.envelope, &new.envelope) {
+        let (before, after) = (old.region(before), new.region(after));
+        let Some(either) = after.or(before) else { continue };
+        let is = |region: &Region| (region.bytes, region.digest);
+        let same = before.map(is) == after.map(is);
+        regions.push(RegionDiff {
+            name: either.name.clone(),
+            partition: either.partition,
+            from_partition: before.and_then(|region| region.partition),
+            from_bytes: before.map(|region| region.bytes),
+            to_bytes: after.map(|region| region.bytes),
+            same,
+            changed_bytes: match same {
+                true => 0,
+                false => changed_bytes(old.extents(before), new.extents(after))?,
+            },
+            transfer: missing.take(new.extents(after))?,
         });
-        taken.collect()
     }
-
-    /// What fetching some chunks takes, as machines do it.
-    fn transfer(&self, chunks: impl Iterator<Item = (usize, u32)>) -> Result<Transfer, PlanError> {
-        let mut transfer = Transfer::default();
-        let mut wanted = Vec::new();
-        for (index, plain_bytes) in chunks {
-            transfer.chunks += 1;
-            transfer.plain_bytes += u64::from(plain_bytes);
-            wanted.push(index);
-        }
-        let plan = Plan::of(wanted.into_iter(), &self.locations)?;
-        transfer.stored_bytes = plan.wanted_bytes;
-        transfer.requests = plan.ranges.len() as u64;
-        transfer.wire_bytes = plan.wire_bytes;
-        Ok(transfer)
-    }
+    Ok(regions)
 }
 
 /// Whether a region of one image stands for the same as one of another.
@@ -190,13 +176,17 @@ fn gpt_name<'a>(envelope: &'a Envelope, region: &Region) -> Option<&'a str> {
 
 /// Bytes of a region that are not known to stand at the same place of another:
 /// everything but holes in holes, and the same chunks at the same offsets.
-fn changed_bytes(old: &[Extent], new: &[Extent]) -> u64 {
-    let mut old = placed(old).peekable();
+fn changed_bytes(
+    mut old: impl Iterator<Item = Result<Placed, ReadError>>,
+    new: impl Iterator<Item = Result<Placed, ReadError>>,
+) -> Result<u64, ReadError> {
+    let mut next = old.next().transpose()?;
     let mut changed = 0;
-    for (start, extent) in placed(new) {
+    for placed in new {
+        let (start, extent) = placed?;
         let end = start + extent.bytes();
         let mut same = 0;
-        while let Some((from, other)) = old.peek().copied().filter(|(from, _)| *from < end) {
+        while let Some((from, other)) = next.filter(|(from, _)| *from < end) {
             let to = from + other.bytes();
             same += match (extent, other) {
                 (Extent::Hole { .. }, Extent::Hole { .. }) => end.min(to) - start.max(from),
@@ -207,20 +197,11 @@ fn changed_bytes(old: &[Extent], new: &[Extent]) -> u64 {
                 // It reaches into the next one too.
                 break;
             }
-            old.next();
+            next = old.next().transpose()?;
         }
         changed += extent.bytes() - same;
     }
-    changed
-}
-
-/// Extents with their offsets.
-fn placed(extents: &[Extent]) -> impl Iterator<Item = (u64, Extent)> {
-    extents.iter().scan(0, |next, extent| {
-        let offset = *next;
-        *next += extent.bytes();
-        Some((offset, *extent))
-    })
+    Ok(changed)
 }
 
 #[cfg(test)]
@@ -233,6 +214,19 @@ mod tests {
 
     fn hole(bytes: u64) -> Extent {
         Extent::Hole { bytes }
+    }
+
+    fn changed_bytes(old: &[Extent], new: &[Extent]) -> u64 {
+        super::changed_bytes(placed(old), placed(new)).unwrap()
+    }
+
+    /// Extents with their offsets.
+    fn placed(extents: &[Extent]) -> impl Iterator<Item = Result<Placed, ReadError>> {
+        extents.iter().scan(0, |next, extent| {
+            let offset = *next;
+            *next += extent.bytes();
+            Some(Ok((offset, *extent)))
+        })
     }
 
     #[test]

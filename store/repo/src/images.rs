@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
-use store_format::{ChunkTable, Envelope, Extent, PackName, envelope};
+use store_format::{ChunkTable, Envelope, Extent, PackName, Region, envelope};
 use wire::{Digest, Reference};
 
 use crate::database::ImageRow;
+use crate::index::{Frugal, Marks, Snapshot};
 use crate::open::Repo;
-use crate::packs::{self, PackRead};
+use crate::packs::{self, PackBytes, PackRead};
 use crate::read::ReadError;
 use crate::storage::{StorageError, blob_key, pack_key};
+use crate::tables::OpenTable;
 
 /// Why a reference could not be resolved, set or removed.
 #[derive(Debug, thiserror::Error)]
@@ -147,27 +150,28 @@ impl Repo {
 
     /// Per image the stored bytes that no other has.
     async fn unique_bytes(&self, images: &[ImageRow]) -> HashMap<Digest, u64> {
-        // None: more than one image has the chunk.
-        let mut owners: HashMap<Digest, Option<Digest>> = HashMap::new();
-        for image in images {
-            let table = match self.table_of(image).await {
-                Ok(table) => table,
-                // A list of images that are partly damaged is still wanted.
-                Err(error) => {
-                    tracing::warn!(image = %image.digest, %error, "left out of what is shared");
-                    continue;
-                }
-            };
-            for (id, _) in table.distinct() {
-                let owner = Some(image.digest);
-                owners.entry(id).and_modify(|other| *other = None).or_insert(owner);
-            }
-        }
-        let index = self.index.snapshot();
+        let mut owners = Owners::new(self.index.snapshot());
         let mut unique = HashMap::new();
-        for (id, owner) in owners {
-            if let (Some(owner), Some(place)) = (owner, index.get(&id)) {
-                *unique.entry(owner).or_default() += u64::from(place.entry.stored_len);
+        // Only when all were looked at is it known what one has alone.
+        for is_last in [false, true] {
+            for image in images {
+                let found = match self.open_table(image).await {
+                    Ok(found) => found,
+                    // A list of images that are partly damaged is still wanted.
+                    Err(_) if is_last => continue,
+                    Err(error) => {
+                        let image = image.digest;
+                        tracing::warn!(%image, %error, "left out of what is shared");
+                        continue;
+                    }
+                };
+                let work = tokio::task::spawn_blocking(move || {
+                    let bytes = owners.look(&found.table, is_last);
+                    (owners, bytes)
+                });
+                let Ok(done) = work.await else { return unique };
+                owners = done.0;
+                unique.insert(image.digest, done.1.unwrap_or_default());
             }
         }
         unique
@@ -176,24 +180,22 @@ impl Repo {
     /// All about one image.
     pub async fn details(&self, digest: &Digest) -> Result<ImageDetails, ReadError> {
         let row = self.row(digest).await?;
-        let (envelope, table) = (self.envelope(digest).await?, self.table_of(&row).await?);
-        let locations = self.locations(digest).await?;
-        let index = self.index.snapshot();
+        let envelope = self.envelope(digest).await?;
+        let table = Arc::new(self.open_table(&row).await?.table);
+        let (_, survey) = self.survey(&table, &(0..table.outline.disk_bytes())).await?;
+        let regions = envelope.regions.clone();
+        let data = tokio::task::spawn_blocking(move || data_bytes(&table, &regions));
         let names = self.database.names().await?;
         let names = names.iter().filter(|name| name.image == *digest);
-        let data = |extents: &Vec<Extent>| {
-            let chunks = extents.iter().filter(|e| matches!(e, Extent::Chunk { .. }));
-            chunks.map(Extent::bytes).sum::<u64>()
-        };
         Ok(ImageDetails {
             digest: *digest,
             references: names.filter_map(|name| reference(&name.name, &name.tag)).collect(),
             envelope,
-            region_data_bytes: table.regions.iter().map(data).collect(),
+            region_data_bytes: data.await.map_err(|_| ReadError::Broken)??,
             data_bytes: row.data_bytes,
-            chunks: locations.chunks.len() as u64,
-            stored_bytes: table.distinct().map(|(id, _)| index.stored_bytes(&id)).sum(),
-            packs: locations.packs.len() as u64,
+            chunks: survey.chunks,
+            stored_bytes: survey.stored_bytes,
+            packs: survey.packs.len() as u64,
             created_ms: row.created_ms,
         })
     }
@@ -231,9 +233,13 @@ impl Repo {
             .map_err(|source| ReadError::Envelope { image: row.digest, source })
     }
 
-    /// The bytes of an image's chunk table.
-    pub async fn table_bytes(&self, digest: &Digest) -> Result<Bytes, ReadError> {
-        Ok(Bytes::from(self.table(digest).await?.encode()))
+    /// The bytes of an image's chunk table, a part of which is in memory at a
+    /// time.
+    pub async fn table_read(&self, digest: &Digest) -> Result<BlobRead, ReadError> {
+        let row = self.row(digest).await?;
+        let OpenTable { content, outline, key } = self.open_table(&row).await?.table;
+        let (name, len) = (outline.name, outline.len);
+        Ok(BlobRead { name, len, bytes: packs::content_stream(Arc::new(content), len, key) })
     }
 
     /// Which chunks an image is made of.
@@ -264,6 +270,66 @@ impl Repo {
     ) -> Result<PackRead, StorageError> {
         packs::open(&self.storage, pack, range).await
     }
+}
+
+/// A chunk table, or a list of locations, as a stream.
+pub struct BlobRead {
+    /// BLAKE3 of the bytes.
+    pub name: Digest,
+    /// How many they are.
+    pub len: u64,
+    /// The bytes.
+    pub bytes: PackBytes,
+}
+
+/// Which chunks are of one image alone: bits for each entry of the index.
+struct Owners {
+    index: Frugal,
+    /// Of an image.
+    one: Marks,
+    /// Of another one too.
+    more: Marks,
+}
+
+impl Owners {
+    fn new(snapshot: Snapshot) -> Owners {
+        let [one, more] = [(); 2].map(|()| snapshot.marks());
+        Owners { index: Frugal::new(snapshot), one, more }
+    }
+
+    /// Takes the chunks of an image or, once all are known, returns the stored
+    /// bytes of those that are its own.
+    fn look(&mut self, table: &OpenTable, is_last: bool) -> Result<u64, ReadError> {
+        let mut seen = self.index.look().marks();
+        let mut bytes = 0;
+        for placed in table.extents() {
+            let (_, Extent::Chunk { id, .. }) = placed? else { continue };
+            let Some((spot, place)) = self.index.look().spot(&id) else { continue };
+            if !seen.insert(spot) {
+                continue;
+            }
+            if is_last {
+                let stored = u64::from(place.entry.stored_len);
+                bytes += if self.more.contains(spot) { 0 } else { stored };
+            } else if !self.one.insert(spot) {
+                self.more.insert(spot);
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// Per region the bytes that are not in holes.
+fn data_bytes(table: &OpenTable, regions: &[Region]) -> Result<Vec<u64>, ReadError> {
+    let mut data = vec![0; regions.len()];
+    for placed in table.extents() {
+        let (at, Extent::Chunk { bytes, .. }) = placed? else { continue };
+        let region = regions.partition_point(|region| region.start + region.bytes <= at);
+        if let Some(data) = data.get_mut(region) {
+            *data += u64::from(bytes);
+        }
+    }
+    Ok(data)
 }
 
 /// Rows hold only what was a reference once.

@@ -1,5 +1,7 @@
 //! Where chunks are: immutable sorted segments, memory-mapped.
 
+mod agreement;
+mod chunks;
 mod merge;
 mod snapshot;
 
@@ -18,6 +20,8 @@ use tokio::sync::Mutex;
 use crate::map::map;
 use crate::storage::{self, Storage, StorageError};
 
+pub(crate) use agreement::Agreement;
+pub(crate) use chunks::Chunks;
 use snapshot::Mapped;
 pub(crate) use snapshot::{Frugal, Marks, Snapshot, Spot};
 

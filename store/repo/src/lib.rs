@@ -45,8 +45,10 @@ mod repair;
 mod sharing;
 #[cfg(test)]
 mod simulation;
+mod sorted;
 mod source;
 mod storage;
+mod survey;
 mod tables;
 mod usage;
 
@@ -54,9 +56,9 @@ pub use check::{CheckReport, Problem};
 pub use diff::{Aspect, Change, File, FileDiff, FilesDiff, Kind};
 pub use diff::{ImageDiff, RegionDiff, Transfer, ValueDiff};
 pub use export::{ExportError, ExportFormat, ExportOptions, ExportProgress, Exported};
-pub use fetch::{Fetched, OpenImage};
+pub use fetch::{FetchPlan, Lacking, OpenImage};
 pub use garbage::{GarbageError, GarbagePlan, GarbageReport, PackPlan};
-pub use images::{ImageDetails, ImageSummary, NameError};
+pub use images::{BlobRead, ImageDetails, ImageSummary, NameError};
 pub use ingest::{ImportError, ImportOptions, ImportProgress, Imported};
 pub use open::{OpenError, Repo};
 pub use packs::{PackBytes, PackRead};

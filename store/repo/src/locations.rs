@@ -4,24 +4,33 @@
 //! few at a time, and the last answers are kept while the index stays as it is.
 
 use std::collections::{HashMap, VecDeque};
+use std::io::{self, BufWriter};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use store_format::pack::Entry;
-use store_format::{ChunkTable, Location, Locations, PackName};
+use store_format::segment::Place;
+use store_format::{Extent, Location, Locations, LocationsWriter, PackName};
+use tempfile::SpooledData;
 use tokio::sync::Semaphore;
 use wire::Digest;
 
 use crate::database::ImageRow;
-use crate::index::Snapshot;
+use crate::images::BlobRead;
+use crate::index::Frugal;
 use crate::open::Repo;
-use crate::read::ReadError;
-use crate::storage::{StorageError, pack_key};
+use crate::packs;
+use crate::read::{ReadError, scratch};
+use crate::storage::{Content, StorageError, pack_key};
+use crate::survey::Survey;
+use crate::tables::OpenTable;
 
-/// Images that are looked up at a time: each needs memory for all its chunks.
+/// Images that are looked up at a time: others have work to do, too.
 const TURNS: usize = 2;
 /// Bytes of answers that are kept.
-const KEPT_BYTES: usize = 64 << 20;
+const KEPT_BYTES: u64 = 64 << 20;
+/// Bytes of an answer from which on it is in a file.
+const MEMORY_BYTES: usize = 1 << 20;
 
 /// The answers that are kept, and whose turn it is.
 pub(crate) struct Placed {
@@ -34,7 +43,7 @@ pub(crate) struct Placed {
 struct Kept {
     generation: u64,
     answers: VecDeque<Answer>,
-    bytes: usize,
+    bytes: u64,
 }
 
 #[derive(Clone)]
@@ -42,7 +51,10 @@ struct Answer {
     image: Digest,
     table: Digest,
     packs: Arc<Vec<PackName>>,
-    bytes: Bytes,
+    /// BLAKE3 of the content.
+    name: Digest,
+    len: u64,
+    content: Arc<Content>,
 }
 
 impl Default for Placed {
@@ -61,11 +73,11 @@ impl Kept {
         if self.generation != generation {
             *self = Kept { generation, ..Kept::default() };
         }
-        self.bytes += answer.bytes.len();
+        self.bytes += answer.len;
         self.answers.push_back(answer);
         while self.bytes > KEPT_BYTES {
             let Some(oldest) = self.answers.pop_front() else { break };
-            self.bytes -= oldest.bytes.len();
+            self.bytes -= oldest.len;
         }
     }
 }
@@ -77,28 +89,11 @@ impl Placed {
 }
 
 impl Repo {
-    /// Where the chunks of an image are.
+    /// Where the chunks of an image are, all in memory.
     pub async fn locations(&self, digest: &Digest) -> Result<Locations, ReadError> {
-        self.locations_of(&Arc::new(self.table(digest).await?)).await
-    }
-
-    /// Where the chunks of a table are, which may be of a part of an image.
-    pub(crate) async fn locations_of(
-        &self,
-        table: &Arc<ChunkTable>,
-    ) -> Result<Locations, ReadError> {
-        let find = || {
-            let (table, index) = (Arc::clone(table), self.index.snapshot());
-            let work = tokio::task::spawn_blocking(move || locate(&table, &index));
-            async { work.await.map_err(|_| ReadError::Broken)? }
-        };
-        let found = find().await;
-        let packs = found.as_ref().map(|found| found.packs.as_slice());
-        if !self.is_stale(packs).await? {
-            return found;
-        }
-        self.catch_up().await?;
-        find().await
+        let bytes = self.look_up(&self.row(digest).await?).await?.1.content.all();
+        let bytes = bytes.map_err(|source| self.no_room(source))?;
+        Locations::decode(&bytes).map_err(|_| ReadError::Broken)
     }
 
     /// Which of some chunks are stored, as far as the index knows now.
@@ -107,39 +102,32 @@ impl Repo {
         ids.iter().map(|id| index.get(id).is_some()).collect()
     }
 
-    /// [`Repo::locations`] as they are sent. Nothing that they name is deleted
-    /// within the hour that fetching it may take.
-    pub async fn locations_bytes(&self, digest: &Digest) -> Result<Bytes, ReadError> {
+    /// [`Repo::locations`] as they are sent, a part of them in memory at a time.
+    /// Nothing that they name is deleted within the hour that fetching it may take.
+    pub async fn locations_read(&self, digest: &Digest) -> Result<BlobRead, ReadError> {
         self.lease_pulls().await?;
         let row = self.row(digest).await?;
-        let found = self.answer(&row).await;
-        let packs = found.as_ref().map(|found| found.packs.as_slice());
-        if !self.is_stale(packs).await? {
-            return found.map(|found| found.bytes);
-        }
-        self.catch_up().await?;
-        self.answer(&row).await.map(|found| found.bytes)
+        let Answer { name, len, content, .. } = self.answer(&row).await?;
+        let key = "a list of locations".to_owned();
+        Ok(BlobRead { name, len, bytes: packs::content_stream(content, len, key) })
     }
 
     /// From what is kept, or looked up when it is our turn.
     async fn answer(&self, row: &ImageRow) -> Result<Answer, ReadError> {
-        let known = |generation| self.placed.kept().get(generation, row);
-        if let Some(answer) = known(self.index.snapshot().generation) {
+        let known = || self.placed.kept().get(self.index.snapshot().generation, row);
+        if let Some(answer) = known()
+            && !self.is_stale(Ok(&answer.packs)).await?
+        {
             return Ok(answer);
         }
         let _turn = self.placed.turns.acquire().await.map_err(|_| ReadError::Broken)?;
-        let snapshot = self.index.snapshot();
-        let generation = snapshot.generation;
         // Whoever was before us may have asked for the same.
-        if let Some(answer) = known(generation) {
+        if let Some(answer) = known()
+            && !self.is_stale(Ok(&answer.packs)).await?
+        {
             return Ok(answer);
         }
-        let (image, table) = (row.digest, row.table);
-        let encode = move |found: Locations| {
-            let bytes = Bytes::from(found.encode());
-            Answer { image, table, packs: Arc::new(found.packs), bytes }
-        };
-        let answer = self.look_up(row, snapshot, encode).await?;
+        let (generation, answer) = self.look_up(row).await?;
         self.placed.kept().put(generation, answer.clone());
         Ok(answer)
     }
@@ -164,33 +152,59 @@ impl Repo {
         Ok(false)
     }
 
-    /// Looks up every chunk, on a thread that may take its time.
-    async fn look_up<T: Send + 'static>(
-        &self,
-        row: &ImageRow,
-        index: Snapshot,
-        then: impl FnOnce(Locations) -> T + Send + 'static,
-    ) -> Result<T, ReadError> {
-        let table = self.table_of(row).await?;
-        let work = tokio::task::spawn_blocking(move || locate(&table, &index).map(then));
+    /// Looks up every chunk, on a thread that may take its time. Returns the
+    /// generation of the index, too.
+    async fn look_up(&self, row: &ImageRow) -> Result<(u64, Answer), ReadError> {
+        let table = Arc::new(self.open_table(row).await?.table);
+        let (index, survey) = self.survey(&table, &(0..table.outline.disk_bytes())).await?;
+        let home = self.storage.home.clone();
+        let (image, table_name) = (row.digest, row.table);
+        let work = tokio::task::spawn_blocking(move || {
+            let (content, name) = list(&table, &index, &survey, &home)?;
+            let len =
+                content.len().map_err(|source| scratch(&home.display().to_string(), source))?;
+            let (content, packs) = (Arc::new(content), Arc::new(survey.packs));
+            let answer = Answer { image, table: table_name, packs, name, len, content };
+            Ok((index.look().generation, answer))
+        });
         work.await.map_err(|_| ReadError::Broken)?
+    }
+
+    fn no_room(&self, source: io::Error) -> ReadError {
+        scratch(&self.storage.home.display().to_string(), source)
     }
 }
 
-fn locate(table: &ChunkTable, index: &Snapshot) -> Result<Locations, ReadError> {
-    let mut numbers: HashMap<PackName, u32> = HashMap::new();
-    let mut locations = Locations::default();
-    for (id, _) in table.distinct() {
-        let place = index.get(&id).ok_or(ReadError::Chunk { id })?;
-        let next = u32::try_from(locations.packs.len()).unwrap_or(u32::MAX);
-        let pack = *numbers.entry(place.pack).or_insert(next);
-        if pack == next {
-            locations.packs.push(place.pack);
+/// Writes down where all chunks are. Blocks.
+fn list(
+    table: &OpenTable,
+    index: &Frugal,
+    survey: &Survey,
+    home: &Path,
+) -> Result<(Content, Digest), ReadError> {
+    let no_room = |source| scratch(&home.display().to_string(), source);
+    let numbers: HashMap<PackName, u32> = survey.packs.iter().copied().zip(0..).collect();
+    let chunks = usize::try_from(survey.chunks).map_err(|_| ReadError::Broken)?;
+    let out = BufWriter::new(tempfile::spooled_tempfile_in(MEMORY_BYTES, home));
+    let mut writer = LocationsWriter::new(out, &survey.packs, chunks).map_err(no_room)?;
+    let mut seen = index.look().marks();
+    for placed in table.extents() {
+        let (_, Extent::Chunk { id, .. }) = placed? else { continue };
+        let (spot, Place { pack, entry }) =
+            index.look().spot(&id).ok_or(ReadError::Chunk { id })?;
+        if seen.insert(spot) {
+            let pack = *numbers.get(&pack).ok_or(ReadError::Broken)?;
+            let Entry { offset, frame_len, plain_offset, .. } = entry;
+            let location = Location { pack, offset, frame_len, plain_offset };
+            writer.push(&location).map_err(no_room)?;
         }
-        let Entry { offset, frame_len, plain_offset, .. } = place.entry;
-        locations.chunks.push(Location { pack, offset, frame_len, plain_offset });
     }
-    Ok(locations)
+    let (out, name) = writer.finish().map_err(no_room)?;
+    let content = match out.into_inner().map_err(|e| no_room(e.into_error()))?.into_inner() {
+        SpooledData::InMemory(bytes) => Content::Memory(bytes.into_inner().into()),
+        SpooledData::OnDisk(file) => Content::File(file),
+    };
+    Ok((content, name))
 }
 
 #[cfg(test)]
@@ -210,9 +224,10 @@ mod tests {
         }
     }
 
-    fn answer(number: u8, len: usize) -> Answer {
+    fn answer(number: u8, len: u64) -> Answer {
         let ImageRow { digest: image, table, .. } = row(number);
-        Answer { image, table, packs: Arc::default(), bytes: Bytes::from(vec![0; len]) }
+        let content = Arc::new(Content::Memory(vec![0; 5].into()));
+        Answer { image, table, packs: Arc::default(), name: image, len, content }
     }
 
     #[test]

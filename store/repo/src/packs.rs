@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::blocks::BlockRead;
 use crate::read::{ReadError, damaged};
-use crate::storage::{Storage, StorageError, pack_key};
+use crate::storage::{Content, Storage, StorageError, pack_key};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -147,6 +148,27 @@ pub(crate) async fn open(
         }
     };
     Ok(PackRead { pack_len, range, bytes })
+}
+
+/// The bytes of something that is open.
+pub(crate) fn content_stream(content: Arc<Content>, len: u64, key: String) -> PackBytes {
+    stream::try_unfold((content, 0, key), move |(content, at, key)| async move {
+        if at == len {
+            return Ok(None);
+        }
+        let (end, read_from) = (len.min(at + READ), Arc::clone(&content));
+        let failed = |e| StorageError::new(&key, e);
+        let read = match &*content {
+            Content::Memory(bytes) => {
+                return Ok(Some((bytes.clone(), (content.clone(), len, key))));
+            }
+            Content::File(_) => tokio::task::spawn_blocking(move || read_from.range(at..end)),
+        };
+        let bytes = read.await.map_err(|e| failed(Box::new(e)))?;
+        let bytes = bytes.map_err(|e| failed(Box::new(e)))?;
+        Ok(Some((bytes, (content, end, key))))
+    })
+    .boxed()
 }
 
 /// As the backend's own stream, in larger pieces: each costs a hand-over to

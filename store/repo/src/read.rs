@@ -2,7 +2,7 @@
 
 mod reading;
 
-use std::collections::BTreeSet;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,7 +13,6 @@ use store_format::frame::FrameError;
 use store_format::{DecodeError, EnvelopeError, Extent, PackName, PlanError};
 use wire::Digest;
 
-use crate::index::Frugal;
 use crate::lease::Lease;
 use crate::open::Repo;
 use crate::storage::{StorageError, pack_key};
@@ -83,6 +82,15 @@ pub enum ReadError {
         end: u64,
         /// The image's length.
         disk_bytes: u64,
+    },
+    /// What is known of very many chunks cannot be kept.
+    #[error("a list of chunks cannot be kept in {folder}: see that there is room, and try again")]
+    Scratch {
+        /// The folder of the store.
+        folder: String,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// Table and locations do not fit together.
     #[error("the chunks of the image cannot be found")]
@@ -182,25 +190,8 @@ impl Repo {
             return Err(ReadError::Range { start, end, disk_bytes });
         }
         let table = Arc::new(table);
-        let (mut index, mut packs) = self.survey(&table, &range).await;
-        if self.is_stale(packs.as_deref()).await? {
-            self.catch_up().await?;
-            (index, packs) = self.survey(&table, &range).await;
-        }
-        packs?;
+        let (index, _) = self.survey(&table, &range).await?;
         Ok(Reading::new(self, range, table, Arc::new(move |id| index.look().get(id))))
-    }
-
-    /// Looks whether all chunks of a range are stored, and in which packs.
-    async fn survey(
-        &self,
-        table: &Arc<OpenTable>,
-        range: &Range<u64>,
-    ) -> (Arc<Frugal>, Result<Vec<PackName>, ReadError>) {
-        let index = Arc::new(Frugal::new(self.index.snapshot()));
-        let (table, range, looked) = (Arc::clone(table), range.clone(), Arc::clone(&index));
-        let work = tokio::task::spawn_blocking(move || packs_of(&table, &range, &looked));
-        (index, work.await.unwrap_or(Err(ReadError::Broken)))
     }
 
     /// All pieces of what a table describes, whose chunks are where they are
@@ -209,22 +200,6 @@ impl Repo {
         let range = 0..table.outline.disk_bytes();
         Reading::new(self, range, Arc::new(table), find).stream()
     }
-}
-
-/// The packs that the chunks of a range are in.
-fn packs_of(
-    table: &OpenTable,
-    range: &Range<u64>,
-    index: &Frugal,
-) -> Result<Vec<PackName>, ReadError> {
-    let mut packs = BTreeSet::new();
-    for page in table.pages_of(range) {
-        for placed in table.page(page)?.iter().filter(|placed| meets(placed, range)) {
-            let (_, Extent::Chunk { id, .. }) = *placed else { continue };
-            packs.insert(index.look().get(&id).ok_or(ReadError::Chunk { id })?.pack);
-        }
-    }
-    Ok(packs.into_iter().collect())
 }
 
 /// Whether an extent has bytes of a range.
@@ -255,4 +230,9 @@ pub(crate) fn cut(piece: Piece, range: &Range<u64>) -> Piece {
 
 pub(crate) fn damaged(pack: &PackName, offset: u64, source: FrameError) -> ReadError {
     ReadError::Pack { key: pack_key(pack).to_string(), offset, source }
+}
+
+/// A list of chunks in a file could not be written or read.
+pub(crate) fn scratch(folder: &str, source: io::Error) -> ReadError {
+    ReadError::Scratch { folder: folder.to_owned(), source }
 }

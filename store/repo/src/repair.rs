@@ -14,17 +14,19 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
-use store_format::PackName;
+use store_format::{Extent, PackName};
 use tokio::runtime::Handle;
 
 use crate::check::{CheckReport, Examined, Problem};
 use crate::database::garbage::Removal;
+use crate::index::Frugal;
 use crate::lease::Lease;
 use crate::open::Repo;
 use crate::packer::{self, ChunkPacker, Packer};
 use crate::packs;
 use crate::read::ReadError;
 use crate::storage::{StorageError, blob_key, pack_key};
+use crate::tables::OpenTable;
 
 pub use donor::{Donor, DonorError};
 pub use plan::{RepairPlan, SalvagePlan};
@@ -284,21 +286,24 @@ impl Repo {
         damaged: &[(PackName, u64)],
     ) -> Result<(Vec<PackName>, bool), RepairError> {
         let damaged: HashSet<PackName> = damaged.iter().map(|(pack, _)| *pack).collect();
-        let index = self.index.snapshot();
-        let (mut needed, mut is_whole) = (BTreeSet::new(), true);
+        let mut needed = Needed {
+            index: Frugal::new(self.index.snapshot()),
+            damaged,
+            packs: BTreeSet::new(),
+            is_whole: true,
+        };
         for row in self.database.images().await? {
-            let Ok(table) = self.table_of(&row).await else {
-                is_whole = false;
+            let Ok(found) = self.open_table(&row).await else {
+                needed.is_whole = false;
                 continue;
             };
-            for (id, _) in table.distinct() {
-                match index.get_beside(&id, &damaged) {
-                    Some(place) => drop(needed.insert(place.pack)),
-                    None => is_whole = false,
-                }
-            }
+            let work = tokio::task::spawn_blocking(move || {
+                needed.add(&found.table);
+                needed
+            });
+            needed = work.await.map_err(|_| RepairError::Broken)?;
         }
-        Ok((needed.into_iter().collect(), is_whole))
+        Ok((needed.packs.into_iter().collect(), needed.is_whole))
     }
 
     /// Packs that images needed once, and that are not there.
@@ -323,6 +328,35 @@ impl Repo {
             left.extend(problems.filter(|p| p.file == file && !known.contains(&file)).cloned());
         }
         Ok(left)
+    }
+}
+
+/// What images need beside damaged packs.
+struct Needed {
+    index: Frugal,
+    damaged: HashSet<PackName>,
+    packs: BTreeSet<PackName>,
+    /// Whether that is all that they need.
+    is_whole: bool,
+}
+
+impl Needed {
+    /// Adds what an image needs. Blocks.
+    fn add(&mut self, table: &OpenTable) {
+        for placed in table.extents() {
+            let id = match placed {
+                Ok((_, Extent::Chunk { id, .. })) => id,
+                Ok((_, Extent::Hole { .. })) => continue,
+                Err(_) => {
+                    self.is_whole = false;
+                    continue;
+                }
+            };
+            match self.index.look().get_beside(&id, &self.damaged) {
+                Some(place) => drop(self.packs.insert(place.pack)),
+                None => self.is_whole = false,
+            }
+        }
     }
 }
 

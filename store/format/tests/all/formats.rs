@@ -10,7 +10,8 @@ use store_format::pack::{Builder, Entry, Trailer};
 use store_format::segment::{self, Place, Segment};
 use store_format::table::DerivedTable;
 use store_format::{
-    ChunkTable, DecodeError, Envelope, EnvelopeError, Locations, PackName, digest_of,
+    ChunkTable, DecodeError, Envelope, EnvelopeError, Locations, LocationsWriter, PackName,
+    digest_of,
 };
 use wire::Digest;
 
@@ -104,6 +105,18 @@ fn each_sample_is_read_back() {
     assert_eq!(Envelope::from_bytes(&envelope().to_bytes()).unwrap(), envelope());
     assert!(segment::verify(&segment_bytes()).is_ok());
     assert!(table().check(&envelope()).is_ok());
+}
+
+#[test]
+fn locations_written_bit_by_bit_are_the_list_as_it_is_encoded() {
+    let list = locations();
+    let begin = || LocationsWriter::new(Vec::new(), &list.packs, list.chunks.len()).unwrap();
+    let mut writer = begin();
+    list.chunks.iter().for_each(|chunk| writer.push(chunk).unwrap());
+    assert!(writer.push(&list.chunks[0]).is_err(), "one too many");
+    let (bytes, name) = writer.finish().unwrap();
+    assert_eq!((name, &bytes), (digest_of(&bytes), &list.encode()));
+    assert!(begin().finish().is_err(), "too few");
 }
 
 /// Ids of which some have many bits in common, and some are the same.

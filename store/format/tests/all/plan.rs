@@ -1,6 +1,8 @@
 //! Plans: few ranges, every wanted chunk once, limits kept; and region digests.
 use proptest::prelude::*;
-use store_format::plan::{GAP_BYTES, RANGE_BYTES_MAX, UNWANTED_PART, ranges};
+use store_format::plan::{
+    GAP_BYTES, Joiner, RANGE_BYTES_MAX, Stretch, UNWANTED_PART, Weigher, ranges,
+};
 use store_format::region::{BLOCK, Hasher, digest};
 use store_format::{
     ChunkTable, Extent, Location, Locations, PackName, Plan, PlanError, PlanLimits, digest_of,
@@ -188,6 +190,36 @@ proptest! {
         prop_assert_eq!((plan.wanted_chunks, plan.wanted_bytes), (wanted.len() as u64, frames));
         let cheap = plan.wanted_chunks * GAP_BYTES;
         prop_assert!(plan.unwanted_bytes() <= cheap.max(frames / UNWANTED_PART));
+    }
+
+    /// Who keeps no frames asks for the same ranges.
+    #[test]
+    fn frames_that_are_weighed_one_at_a_time_lead_to_the_same_ranges(
+        frames in prop::collection::vec((0..3_u32, 49..900_000_u32), 1..120),
+        every in 1..20_usize,
+    ) {
+        let list = locations(&frames);
+        let wanted: Vec<usize> = (0..frames.len()).step_by(every).collect();
+        let plan = Plan::of(wanted.iter().copied(), &list).unwrap();
+        let place = |at: &Location| Stretch {
+            pack: at.pack,
+            start: at.offset,
+            end: at.offset + u64::from(at.frame_len),
+        };
+        let mut wanted: Vec<_> = wanted.iter().map(|chunk| place(&list.chunks[*chunk])).collect();
+        wanted.sort_unstable_by_key(|frame| (frame.pack, frame.start));
+        // Each twice, as where two of its chunks are wanted.
+        let wanted = || wanted.iter().flat_map(|frame| [*frame; 2]);
+        let mut weigher = Weigher::default();
+        wanted().for_each(|frame| weigher.push(frame));
+        let (limits, cost) = weigher.choose();
+        let sums = (cost.requests, cost.wanted_bytes, cost.wire_bytes);
+        prop_assert_eq!(sums, (plan.ranges.len() as u64, plan.wanted_bytes, plan.wire_bytes));
+        let mut joiner = Joiner::new(limits);
+        let mut ranges: Vec<_> = wanted().filter_map(|frame| joiner.push(frame)).collect();
+        ranges.extend(joiner.finish());
+        let ours = ranges.iter().map(|r| (list.packs[r.pack as usize], r.start, r.end));
+        prop_assert!(ours.eq(plan.ranges.iter().map(|r| (r.pack, r.start, r.end))));
     }
 
     #[test]

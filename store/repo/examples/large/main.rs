@@ -8,6 +8,8 @@
 
 #[path = "../../tests/memory/disk.rs"]
 mod disk;
+#[path = "../../tests/memory/write.rs"]
+mod write;
 
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +19,20 @@ use std::time::{Duration, Instant};
 
 use store_repo::{ImportOptions, Repo, Source};
 
-const STEPS: [&str; 7] = ["make", "import", "again", "export", "gc-plan", "remove", "gc"];
+const STEPS: [&str; 12] = [
+    "make",
+    "import",
+    "again",
+    "export",
+    "write",
+    "check",
+    "check-data",
+    "show",
+    "list",
+    "gc-plan",
+    "remove",
+    "gc",
+];
 
 #[tokio::main]
 async fn main() {
@@ -37,7 +52,7 @@ async fn main() {
             let (began, own) = (Instant::now(), watch());
             run(step, Path::new(folder), partitions.parse().unwrap()).await;
             println!(
-                "{step:8} {:6.1} s, at most {:4} MiB resident, {:4} MiB of its own",
+                "{step:10} {:6.1} s, at most {:4} MiB resident, {:4} MiB of its own",
                 began.elapsed().as_secs_f64(),
                 status_kib("VmHWM:") >> 10,
                 own.load(Ordering::Relaxed) >> 10,
@@ -86,6 +101,22 @@ async fn run(step: &str, folder: &Path, partitions: u64) {
             let image = repo.resolve(&"image:import".parse().unwrap()).await.unwrap();
             repo.export(&image, &folder.join("back")).await.unwrap();
         }
+        "write" => {
+            let repo = open().await;
+            let image = repo.resolve(&"image:import".parse().unwrap()).await.unwrap();
+            write::write(&repo, &image).await;
+        }
+        "check" | "check-data" => {
+            let report = open().await.check(step == "check-data").await.unwrap();
+            assert_eq!(report.problems, []);
+        }
+        "show" => {
+            let repo = open().await;
+            let image = repo.resolve(&"image:import".parse().unwrap()).await.unwrap();
+            repo.details(&image).await.unwrap();
+            repo.sharing(&image).await.unwrap();
+        }
+        "list" => drop(open().await.images().await.unwrap()),
         "gc-plan" => drop(open().await.garbage().await.unwrap()),
         "remove" => {
             let repo = open().await;

@@ -10,7 +10,6 @@ use store_format::{DecodeError, PackName};
 use wire::Digest;
 
 use crate::map::release;
-use crate::storage;
 
 /// Marks that are kept together.
 const WORD: usize = u64::BITS as usize;
@@ -51,8 +50,8 @@ pub(crate) struct Snapshot {
 /// An entry of a snapshot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spot {
-    segment: usize,
-    number: usize,
+    pub(super) segment: usize,
+    pub(super) number: usize,
 }
 
 /// An index for those who look up very many chunks in no order: lets go now and
@@ -87,9 +86,14 @@ impl Mapped {
 
     /// Looks at every byte.
     pub(super) fn is_damaged(&self) -> bool {
-        let damaged = segment::verify_with(&self.bytes, || release(&self.bytes)).is_err();
+        self.verify().is_err()
+    }
+
+    /// What is wrong with its bytes.
+    pub(super) fn verify(&self) -> Result<(), DecodeError> {
+        let verified = segment::verify_with(&self.bytes, || release(&self.bytes));
         release(&self.bytes);
-        damaged
+        verified
     }
 }
 
@@ -97,11 +101,6 @@ impl Snapshot {
     /// Where a chunk is.
     pub(crate) fn get(&self, id: &Digest) -> Option<Place> {
         self.find(id, |place| self.alive.contains(&place.pack))
-    }
-
-    /// A chunk's share of the bytes of its frame; 0 where it is nowhere.
-    pub(crate) fn stored_bytes(&self, id: &Digest) -> u64 {
-        self.get(id).map_or(0, |place| u64::from(place.entry.stored_len))
     }
 
     /// Where a chunk is, in another than these packs.
@@ -154,11 +153,6 @@ impl Snapshot {
         segments.flat_map(|segment| segment.packs()).collect()
     }
 
-    /// Files and bytes of the segments.
-    pub(crate) fn files(&self) -> impl Iterator<Item = (String, &[u8])> {
-        self.segments.iter().map(|m| (storage::index_key(&m.name).to_string(), &m.bytes[..]))
-    }
-
     /// No chunk is marked.
     pub(crate) fn marks(&self) -> Marks {
         let words = |mapped: &Arc<Mapped>| mapped.len().div_ceil(WORD);
@@ -198,6 +192,12 @@ impl Marks {
         is_new
     }
 
+    /// Whether an entry is marked.
+    pub(crate) fn contains(&self, Spot { segment, number }: Spot) -> bool {
+        let word = self.bits.get(segment).and_then(|bits| bits.get(number / WORD));
+        word.is_some_and(|word| word >> (number % WORD) & 1 == 1)
+    }
+
     /// Whether the entry is marked that says that a chunk is at this place.
     pub(crate) fn has(&self, place: &Place) -> bool {
         self.snapshot.segments.iter().zip(&self.bits).any(|(mapped, bits)| {
@@ -208,8 +208,8 @@ impl Marks {
         })
     }
 
-    /// Marks chunks, each at the place that [`Snapshot::get`] finds. Returns one
-    /// that is nowhere, if there is any.
+    /// Marks chunks, each at the place that [`Snapshot::get`] finds. Leaves, and
+    /// returns one of, those that are nowhere, if there are any.
     pub(crate) fn mark(&mut self, ids: &mut Vec<Digest>) -> Option<Digest> {
         let Snapshot { segments, alive, .. } = &self.snapshot;
         // Segment by segment and from its start to its end, so that no more than
@@ -245,18 +245,18 @@ impl Marks {
 }
 
 /// A walk over a segment that lets go of what is behind.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     mapped: &'a Mapped,
     from: usize,
 }
 
 impl<'a> Walk<'a> {
-    fn new(mapped: &'a Mapped) -> Walk<'a> {
+    pub(super) fn new(mapped: &'a Mapped) -> Walk<'a> {
         Walk { mapped, from: 0 }
     }
 
     /// The walk is at an entry.
-    fn reach(&mut self, number: usize) {
+    pub(super) fn reach(&mut self, number: usize) {
         if number.saturating_sub(self.from) >= WALK {
             release(&self.mapped.bytes);
             self.from = number;

@@ -185,6 +185,11 @@ impl Reading {
         look_up.await.map_err(|_| ReadError::Broken)?
     }
 
+    /// What says where its chunks are.
+    pub(crate) fn find(&self) -> Find {
+        Arc::clone(&self.find)
+    }
+
     /// What is wanted of a page. Blocks.
     pub(crate) fn part(&self, page: usize) -> Result<Part, ReadError> {
         let mut extents = self.table.page(page)?;

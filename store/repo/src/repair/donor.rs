@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use store_format::Extent;
 use store_format::frame::{Opened, Opener};
 use store_format::segment::Place;
-use store_format::{ChunkTable, Extent};
 use store_scan::{Disk, Layout, cuts};
 use tokio::runtime::Handle;
 use wire::{Digest, chain};
@@ -20,6 +20,7 @@ use crate::packer::ChunkPacker;
 use crate::read::{ReadError, damaged};
 use crate::source::Source;
 use crate::storage::pack_key;
+use crate::tables::OpenTable;
 
 /// Chunks that are looked for, and their plain lengths.
 pub(super) type Wanted = HashMap<Digest, u32>;
@@ -103,7 +104,7 @@ impl Donor {
     pub(super) fn give(
         &self,
         wanted: &mut Wanted,
-        tables: &[ChunkTable],
+        tables: &[OpenTable],
         runtime: &Handle,
         packer: &mut ChunkPacker<'_>,
     ) -> Result<(), RepairError> {
@@ -187,20 +188,18 @@ impl Donor {
 /// Takes from each place of the disk the chunk that an image has there.
 fn from_places(
     disk: &Disk,
-    tables: &[ChunkTable],
+    tables: &[OpenTable],
     giver: &mut Giver<'_, '_>,
 ) -> Result<(), RepairError> {
     let mut plain = Vec::new();
     for table in tables {
-        let mut at = 0_u64;
-        for extent in table.regions.iter().flatten() {
-            let offset = at;
-            at = at.saturating_add(extent.bytes());
-            let Extent::Chunk { id, bytes } = extent else { continue };
-            if at > disk.bytes || !giver.wanted.contains_key(id) {
+        for placed in table.extents() {
+            let (offset, Extent::Chunk { id, bytes }) = placed? else { continue };
+            let end = offset.saturating_add(u64::from(bytes));
+            if end > disk.bytes || !giver.wanted.contains_key(&id) {
                 continue;
             }
-            plain.resize(usize::try_from(*bytes).unwrap_or_default(), 0);
+            plain.resize(usize::try_from(bytes).unwrap_or_default(), 0);
             // A disk that is failing may give the rest.
             if disk.read_at(&mut plain, offset).is_ok() {
                 giver.offer(&plain)?;

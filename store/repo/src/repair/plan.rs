@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use serde::Serialize;
 use store_format::table::{self, KeptTable};
-use store_format::{ChunkTable, envelope};
+use store_format::{ChunkTable, Extent, envelope};
 use wire::Digest;
 
 use super::RepairError;
@@ -17,6 +17,7 @@ use crate::open::Repo;
 use crate::packs;
 use crate::read::ReadError;
 use crate::storage::{StorageError, blob_key, pack_key};
+use crate::tables::OpenTable;
 
 /// What a repair would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -59,7 +60,7 @@ pub(super) struct Plan {
     pub lost_blobs: Vec<Digest>,
     pub wanted: Wanted,
     /// Tables of the images that want chunks.
-    pub tables: Vec<ChunkTable>,
+    pub tables: Vec<OpenTable>,
 }
 
 impl Plan {
@@ -92,7 +93,8 @@ impl Repo {
         donors: &[Donor],
     ) -> Result<Plan, RepairError> {
         let mut plan = Plan { segments: examined.segments.clone(), ..Plan::default() };
-        let mut have = examined.packs.sound();
+        let sound = &examined.packs.sound;
+        let mut kept = HashSet::new();
         let index = self.index.snapshot();
         let listed = index.packs();
         for problem in &examined.packs.problems {
@@ -112,13 +114,14 @@ impl Repo {
                 chunks.retain(|chunk| index.get_any(&chunk.id).is_some());
             }
             // Once each, and not what is safe elsewhere.
-            chunks.retain(|chunk| have.insert(chunk.id));
+            chunks.retain(|chunk| !sound.contains(&chunk.id) && kept.insert(chunk.id));
             plan.salvage.push(Salvage { pack, bytes: len, chunks });
         }
         for row in self.database.images().await? {
             let found = self.blobs_of(&row, donors, &mut plan).await?;
             let Some(table) = found else { continue };
-            if add_wanted(&table, &have, &mut plan.wanted) {
+            let has = |id: &Digest| sound.contains(id) || kept.contains(id);
+            if add_wanted(&table, has, &mut plan.wanted)? {
                 plan.tables.push(table);
             }
         }
@@ -132,8 +135,23 @@ impl Repo {
         row: &ImageRow,
         donors: &[Donor],
         plan: &mut Plan,
-    ) -> Result<Option<ChunkTable>, RepairError> {
+    ) -> Result<Option<OpenTable>, RepairError> {
         self.blob_or_given(&row.digest, envelope::BYTES_MAX as u64, donors, plan).await?;
+        if let Ok(found) = self.open_table(row).await {
+            return Ok(Some(found.table));
+        }
+        let table = self.given_table(row, donors, plan).await?;
+        let open = |table: ChunkTable| OpenTable::of_bytes(table.encode().into());
+        Ok(table.map(open).transpose()?)
+    }
+
+    /// The table of an image, of which a part is not as it should be.
+    async fn given_table(
+        &self,
+        row: &ImageRow,
+        donors: &[Donor],
+        plan: &mut Plan,
+    ) -> Result<Option<ChunkTable>, RepairError> {
         let Some(bytes) = self.blob_or_given(&row.table, table::BYTES_MAX, donors, plan).await?
         else {
             return Ok(None);
@@ -183,8 +201,18 @@ impl Repo {
 }
 
 /// Adds what an image needs and nobody has; true if there is any.
-fn add_wanted(table: &ChunkTable, have: &HashSet<Digest>, wanted: &mut Wanted) -> bool {
-    let missing: Vec<_> = table.distinct().filter(|(id, _)| !have.contains(id)).collect();
-    wanted.extend(missing.iter().copied());
-    !missing.is_empty()
+fn add_wanted(
+    table: &OpenTable,
+    has: impl Fn(&Digest) -> bool,
+    wanted: &mut Wanted,
+) -> Result<bool, ReadError> {
+    let mut is_any = false;
+    for placed in table.extents() {
+        let (_, Extent::Chunk { id, bytes }) = placed? else { continue };
+        if !has(&id) {
+            wanted.insert(id, bytes);
+            is_any = true;
+        }
+    }
+    Ok(is_any)
 }

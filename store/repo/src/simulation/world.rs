@@ -244,8 +244,8 @@ impl Task {
                 Ok(report) => Outcome::Checked(report.problems),
                 Err(error) => failed(&error),
             },
-            Task::Tell { image } => match repo.locations_bytes(&image).await {
-                Ok(bytes) => Outcome::Told(Locations::decode(&bytes).unwrap().packs),
+            Task::Tell { image } => match tell(repo, &image).await {
+                Ok(packs) => Outcome::Told(packs),
                 Err(error) => failed(&error),
             },
             Task::Collect => match repo.collect_garbage().await {
@@ -255,6 +255,11 @@ impl Task {
             },
         }
     }
+}
+
+async fn tell(repo: &Arc<Repo>, image: &Digest) -> Result<Vec<PackName>, ReadError> {
+    let parts: Vec<_> = repo.locations_read(image).await?.bytes.try_collect().await?;
+    Ok(Locations::decode(&parts.concat()).unwrap().packs)
 }
 
 async fn read(repo: &Arc<Repo>, image: &Digest, began: &AtomicBool) -> Result<Vec<u8>, ReadError> {

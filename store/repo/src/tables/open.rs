@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use store_format::table::{Outline, TableError};
-use store_format::{ChunkTable, DecodeError};
+use store_format::{ChunkTable, DecodeError, Envelope};
 
 use crate::read::{Placed, ReadError};
 use crate::storage::{Content, StorageError};
@@ -15,8 +15,8 @@ use crate::storage::{Content, StorageError};
 #[derive(Debug)]
 pub(crate) struct OpenTable {
     /// What messages call it.
-    key: String,
-    pub(super) content: Content,
+    pub(crate) key: String,
+    pub(crate) content: Content,
     pub outline: Outline,
 }
 
@@ -52,6 +52,35 @@ impl OpenTable {
         let bytes = self.content.range(page.range.clone());
         let bytes = bytes.map_err(|error| failed(&self.key, error))?;
         page.decode(&bytes).map_err(|source| wrong(&self.key, source))
+    }
+
+    /// All extents, each with its offset on the disk. Blocks.
+    pub(crate) fn extents(&self) -> impl Iterator<Item = Result<Placed, ReadError>> + '_ {
+        self.extents_of(0..self.outline.pages.len())
+    }
+
+    /// The same of a region, which has these bytes of the disk.
+    pub(crate) fn region(
+        &self,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = Result<Placed, ReadError>> + '_ {
+        // No page is of two regions.
+        self.extents_of(self.pages_of(&range))
+    }
+
+    fn extents_of(
+        &self,
+        pages: Range<usize>,
+    ) -> impl Iterator<Item = Result<Placed, ReadError>> + '_ {
+        pages.flat_map(|number| match self.page(number) {
+            Ok(page) => page.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        })
+    }
+
+    /// Checks that it is of this image.
+    pub(crate) fn check(&self, envelope: &Envelope) -> Result<(), ReadError> {
+        self.outline.check(envelope).map_err(|source| wrong(&self.key, source))
     }
 
     /// The pages that have bytes of a range of the disk.

@@ -348,7 +348,7 @@ async fn a_damaged_pack_may_be_removed_while_the_store_is_open() {
         let other = lab.import(&half, "half").await.digest;
         let server = crate::common::open(&lab.store()).await;
         server.export(&digest, &lab.path("exported")).await.unwrap();
-        server.locations_bytes(&digest).await.unwrap();
+        crate::common::told(&server, &digest).await.unwrap();
         let pack = lab.files("packs").remove(0);
         flip(&pack, 64);
         if table_too {
@@ -371,7 +371,7 @@ async fn a_damaged_pack_may_be_removed_while_the_store_is_open() {
                 let exported = lab.path("exported");
                 repo.export(&image, &exported).await.unwrap();
                 assert!(fs::read(exported).unwrap() == fs::read(from).unwrap());
-                let bytes = repo.locations_bytes(&image).await.unwrap();
+                let bytes = crate::common::told(repo, &image).await.unwrap();
                 assert_eq!(bytes, repo.locations(&image).await.unwrap().encode());
             }
             assert_eq!(repo.check(true).await.unwrap().problems, []);
@@ -384,10 +384,10 @@ async fn answers_that_are_kept_never_name_a_pack_that_was_removed() {
     let lab = Lab::new().await;
     let disk = gpt_disk(&lab.path("disk"), 512, 1);
     let digest = lab.import(&disk, "x").await.digest;
-    let first = lab.repo.locations_bytes(&digest).await.unwrap();
-    assert_eq!(lab.repo.locations_bytes(&digest).await.unwrap().as_ptr(), first.as_ptr());
+    let first = crate::common::told(&lab.repo, &digest).await.unwrap();
+    assert_eq!(crate::common::told(&lab.repo, &digest).await.unwrap().as_ptr(), first.as_ptr());
     fs::remove_file(lab.files("packs").remove(0)).unwrap();
-    assert!(lab.repo.locations_bytes(&digest).await.is_err());
+    assert!(crate::common::told(&lab.repo, &digest).await.is_err());
     // With something before it, its chunks come into a pack of another name.
     let more = lab.path("more");
     let disk_bytes = fs::read(&disk).unwrap();
@@ -395,7 +395,7 @@ async fn answers_that_are_kept_never_name_a_pack_that_was_removed() {
     let command = crate::common::open(&lab.store()).await;
     crate::common::import(&command, &more, options("more")).await.unwrap();
     crate::common::import(&command, &disk, options("x")).await.unwrap();
-    assert!(lab.repo.locations_bytes(&digest).await.is_ok());
+    assert!(crate::common::told(&lab.repo, &digest).await.is_ok());
     lab.repo.export(&digest, &lab.path("exported")).await.unwrap();
     assert!(fs::read(lab.path("exported")).unwrap() == disk_bytes);
     // What the images need is there, so the removed pack is no loss.

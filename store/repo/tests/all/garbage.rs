@@ -197,7 +197,7 @@ async fn what_a_machine_was_told_about_stays_for_an_hour() {
     let [one, two] = two_disks(&lab);
     let image = lab.import(&one, "one").await;
     lab.import(&two, "two").await;
-    let told = lab.repo.locations_bytes(&image.digest).await.unwrap();
+    let told = crate::common::told(&lab.repo, &image.digest).await.unwrap();
     let other = open(&lab.store()).await;
     other.remove(&"one".parse().unwrap()).await.unwrap();
     assert!(other.collect_garbage().await.unwrap().kept >= 3);
@@ -206,7 +206,7 @@ async fn what_a_machine_was_told_about_stays_for_an_hour() {
     }
     // Whoever asks now is told where it lasts.
     let two = lab.repo.resolve(&"two".parse().unwrap()).await.unwrap();
-    let told = lab.repo.locations_bytes(&two).await.unwrap();
+    let told = crate::common::told(&lab.repo, &two).await.unwrap();
     sql(&lab.store(), "UPDATE leases SET expires_ms = 0 WHERE began = 0").await;
     let report = other.collect_garbage().await.unwrap();
     assert!(report.deleted >= 3 && report.kept == 0, "{report:?}");

@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
+use bytes::Bytes;
+use futures::TryStreamExt;
+use store_format::digest_of;
 use store_format::table::KeptTable;
 use store_repo::Donor;
 use wire::Digest;
@@ -54,7 +57,11 @@ async fn tables_of_related_images_are_told_by_one() {
     for (image, disk) in &images {
         same(&lab, &lab.repo, image, disk).await;
         let table = lab.repo.table(&image.digest).await.unwrap();
-        assert_eq!(lab.repo.table_bytes(&image.digest).await.unwrap(), table.encode());
+        let read = lab.repo.table_read(&image.digest).await.unwrap();
+        let parts: Vec<Bytes> = read.bytes.try_collect().await.unwrap();
+        let bytes = parts.concat();
+        assert!(bytes == table.encode());
+        assert_eq!((read.len, read.name), (bytes.len() as u64, digest_of(&bytes)));
     }
     whole(&lab.repo).await;
     // The same again adds nothing.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod disk;
+mod write;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +27,13 @@ struct Peaks {
     import: usize,
     again: usize,
     read: usize,
+    show: usize,
+    list: usize,
+    write: usize,
+    check: usize,
+    check_data: usize,
+    diff: usize,
+    handed: usize,
     garbage: usize,
 }
 
@@ -39,6 +47,13 @@ async fn an_image_of_twice_the_chunks_takes_no_more_memory() {
     for (what, one, two) in [
         ("importing", one.again, two.again),
         ("reading", one.read, two.read),
+        ("showing", one.show, two.show),
+        ("listing", one.list, two.list),
+        ("writing", one.write, two.write),
+        ("checking", one.check, two.check),
+        ("checking all data", one.check_data, two.check_data),
+        ("comparing", one.diff, two.diff),
+        ("handing out table and locations", one.handed, two.handed),
         ("looking for garbage", one.garbage, two.garbage),
     ] {
         let growth = two.saturating_sub(one) / chunks;
@@ -69,8 +84,47 @@ async fn peaks(partitions: u64) -> Peaks {
     while pieces.try_next().await.unwrap().is_some() {}
     drop(pieces);
     let read = peak();
+    repo.details(&image).await.unwrap();
+    repo.sharing(&image).await.unwrap();
+    let show = peak();
+    repo.images().await.unwrap();
+    let list = peak();
+    write::write(&repo, &image).await;
+    let write = peak();
+    assert_eq!(repo.check(false).await.unwrap().problems, []);
+    let check = peak();
+    assert_eq!(repo.check(true).await.unwrap().problems, []);
+    let check_data = peak();
     repo.garbage().await.unwrap();
-    Peaks { import: imported, again, read, garbage: peak() }
+    let garbage = peak();
+    // One that has nothing in common with it.
+    let other = folder.path().join("other");
+    disk::make(&other, partitions, 1 << 30);
+    let other = import(&repo, &other).await;
+    peak();
+    let chunks = repo.diff(&image, &other).await.unwrap().transfer.chunks;
+    assert!(chunks >= partitions * disk::PARTITION_CHUNKS, "{chunks}");
+    let diff = peak();
+    for mut handed in [
+        repo.table_read(&image).await.unwrap().bytes,
+        repo.locations_read(&image).await.unwrap().bytes,
+    ] {
+        while handed.try_next().await.unwrap().is_some() {}
+    }
+    let handed = peak();
+    Peaks {
+        import: imported,
+        again,
+        read,
+        show,
+        list,
+        write,
+        check,
+        check_data,
+        diff,
+        handed,
+        garbage,
+    }
 }
 
 async fn import(repo: &Arc<Repo>, disk: &Path) -> wire::Digest {

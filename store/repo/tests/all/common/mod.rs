@@ -6,7 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use store_repo::{ImportError, ImportOptions, Imported, Repo, Source};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use store_format::digest_of;
+use store_repo::{ImportError, ImportOptions, Imported, ReadError, Repo, Source};
+use wire::Digest;
 
 pub const MIB: u64 = 1 << 20;
 
@@ -71,6 +75,18 @@ pub async fn import(
     options: ImportOptions,
 ) -> Result<Imported, ImportError> {
     repo.import(Source::Path(disk.to_owned()), options, |_| {}).await
+}
+
+/// Where the chunks of an image are, as machines are told.
+pub async fn told(repo: &Repo, image: &Digest) -> Result<Bytes, ReadError> {
+    let read = repo.locations_read(image).await?;
+    let parts: Vec<Bytes> = read.bytes.try_collect().await.unwrap();
+    let bytes = match &parts[..] {
+        [whole] => whole.clone(),
+        parts => parts.concat().into(),
+    };
+    assert_eq!((read.len, read.name), (bytes.len() as u64, digest_of(&bytes)));
+    Ok(bytes)
 }
 
 /// Bytes that do not compress and are the same for the same seed.

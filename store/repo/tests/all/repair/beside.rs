@@ -28,7 +28,7 @@ async fn who_reads_what_is_good_in_a_damaged_pack_reads_on() {
     let store = stocked().await;
     let server = open(&store.lab.store()).await;
     let two = store.images[1].digest;
-    let told = Locations::decode(&server.locations_bytes(&two).await.unwrap()).unwrap();
+    let told = Locations::decode(&crate::common::told(&server, &two).await.unwrap()).unwrap();
     let mut pieces = server.read(&two).await.unwrap();
     damage(&store);
     let report = store.repair(&[&store.disks[0]]).await;
@@ -45,7 +45,7 @@ async fn who_reads_what_is_good_in_a_damaged_pack_reads_on() {
         assert!(server.pack_len(pack).await.unwrap() > 0, "a machine was told of it");
     }
     // Who asks now is told of the new one.
-    let now = Locations::decode(&server.locations_bytes(&two).await.unwrap()).unwrap();
+    let now = Locations::decode(&crate::common::told(&server, &two).await.unwrap()).unwrap();
     assert_ne!(now.packs, told.packs);
     store.all_is_well().await;
     drop(server);
