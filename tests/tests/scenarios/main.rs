@@ -6,6 +6,7 @@
 mod demand;
 mod fleet;
 mod install;
+mod relay;
 mod serve;
 mod sets;
 mod support;
