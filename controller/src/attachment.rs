@@ -5,7 +5,7 @@ use wire::{FactValue, Facts};
 /// Most cards of no machine on record of which that is kept: a machine has time
 /// to check in after it got an address, and hardware addresses that somebody
 /// made up fill no disk. Those of machines on record are kept beside these.
-pub const UNKNOWN_MAX: u32 = 8192;
+pub const UNKNOWN_MAX: u32 = 32_768;
 
 /// Where a card was given an address. All texts are shown as they are.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use sqlx::QueryBuilder;
-use wire::Inventory;
 use wire::admin::UnixMs;
+use wire::{Facts, Inventory};
 
 use super::machine::Machine;
 use super::{Connection, DbError, from_sql, to_sql};
@@ -49,33 +49,45 @@ pub(crate) async fn of_cards(c: &mut Connection, cards: &[String]) -> Result<See
     Ok(seen)
 }
 
-/// Where a machine is: that of its cards which was seen last.
+/// Where a machine is.
 pub(crate) async fn of(
     c: &mut Connection,
     inventory: &Inventory,
 ) -> Result<Option<Attachment>, DbError> {
-    let cards = cards(inventory);
-    let seen = of_cards(c, &cards).await?;
-    Ok(latest(&cards, &seen))
+    let seen = of_cards(c, &cards(inventory)).await?;
+    Ok(place(inventory, &seen))
 }
 
-/// Adds to records of machines where these are.
-pub(crate) async fn add_to(c: &mut Connection, machines: &mut [Machine]) -> Result<(), DbError> {
+/// The facts of a machine on record.
+pub(crate) async fn facts_of(c: &mut Connection, machine: &Machine) -> Result<Facts, DbError> {
+    Ok(machine.facts(of(c, &machine.inventory).await?.as_ref()))
+}
+
+/// The facts of each of these machines.
+pub(crate) async fn facts_of_all(
+    c: &mut Connection,
+    machines: &[Machine],
+) -> Result<Vec<Facts>, DbError> {
     let all: Vec<_> = machines.iter().flat_map(|machine| cards(&machine.inventory)).collect();
     let seen = of_cards(c, &all).await?;
-    for machine in machines {
-        machine.attachment = latest(&cards(&machine.inventory), &seen);
-    }
-    Ok(())
+    let facts = |machine: &Machine| machine.facts(place(&machine.inventory, &seen).as_ref());
+    Ok(machines.iter().map(facts).collect())
 }
 
 fn cards(inventory: &Inventory) -> Vec<String> {
     inventory.nics.iter().filter_map(|nic| identity::mac(&nic.mac)).collect()
 }
 
-fn latest(cards: &[String], seen: &Seen) -> Option<Attachment> {
-    let known = cards.iter().filter_map(|card| seen.get(card));
-    known.max_by_key(|(_, at)| *at).map(|(there, _)| there.clone())
+/// The place of the card through which the server was reached, else of that which
+/// was seen last. One in another network than the machine reports itself is of a
+/// lease that it has no more.
+fn place(inventory: &Inventory, seen: &Seen) -> Option<Attachment> {
+    let reported = inventory.network.subnet.as_ref();
+    let known = inventory.nics.iter().filter_map(|nic| {
+        let (there, at) = seen.get(&identity::mac(&nic.mac)?)?;
+        reported.is_none_or(|subnet| *subnet == there.subnet).then_some((nic.booted, at, there))
+    });
+    known.max_by_key(|(booted, at, _)| (*booted, **at)).map(|(_, _, there)| there.clone())
 }
 
 /// Writes where a card is.

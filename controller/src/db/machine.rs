@@ -7,8 +7,7 @@ use wire::admin::{Deployment, MachineState, UnixMs};
 use wire::{FactValue, Facts, Inventory, MachineId, RunId};
 
 use super::{
-    Connection, DbError, attachment, from_json, from_sql, from_word, parsed, to_json, to_sql,
-    to_word,
+    Connection, DbError, from_json, from_sql, from_word, parsed, to_json, to_sql, to_word,
 };
 use crate::attachment::Attachment;
 use crate::identity::{Fingerprint, Identifier, Kind, sought};
@@ -29,8 +28,6 @@ pub(crate) struct Machine {
     pub labels: BTreeMap<String, String>,
     pub answers: Answers,
     pub inventory: Inventory,
-    /// Where in the network one of its cards was seen last; recorded by the card.
-    pub attachment: Option<Attachment>,
     /// Version of the agent.
     pub agent: String,
     /// The current run.
@@ -42,9 +39,10 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// What the policy is held against.
-    pub fn facts(&self) -> Facts {
-        facts(&self.inventory, &self.labels, &self.answers, self.attachment.as_ref())
+    /// What the policy is held against. Where the machine is, is on record by its
+    /// cards ([`attachment::facts_of`]).
+    pub fn facts(&self, attachment: Option<&Attachment>) -> Facts {
+        facts(&self.inventory, &self.labels, &self.answers, attachment)
     }
 }
 
@@ -96,7 +94,6 @@ impl TryFrom<Row> for Machine {
             labels: from_json(&row.labels, "machines.labels")?,
             answers: from_json(&row.answers, "machines.answers")?,
             inventory: from_json(&row.inventory, "machines.inventory")?,
-            attachment: None,
             agent: row.agent,
             run: row.run.map(|run| parsed(&run, "machines.run")).transpose()?,
             first_seen: from_sql(row.first_seen, "machines.first_seen")?,
@@ -110,9 +107,9 @@ impl TryFrom<Row> for Machine {
 pub(crate) async fn get(c: &mut Connection, id: &MachineId) -> Result<Option<Machine>, DbError> {
     let row: Option<Row> = sqlx::query_as("SELECT * FROM machines WHERE id = $1")
         .bind(id.as_str())
-        .fetch_optional(&mut *c)
+        .fetch_optional(c)
         .await?;
-    Ok(with_attachments(c, row.into_iter().collect()).await?.pop())
+    row.map(Machine::try_from).transpose()
 }
 
 /// Machines whose ids come after this one, in order.
@@ -125,16 +122,9 @@ pub(crate) async fn list(
         sqlx::query_as("SELECT * FROM machines WHERE id > $1 ORDER BY id LIMIT $2")
             .bind(after.map_or("", MachineId::as_str))
             .bind(i64::from(limit))
-            .fetch_all(&mut *c)
+            .fetch_all(c)
             .await?;
-    with_attachments(c, rows).await
-}
-
-async fn with_attachments(c: &mut Connection, rows: Vec<Row>) -> Result<Vec<Machine>, DbError> {
-    let machines: Result<Vec<_>, _> = rows.into_iter().map(Machine::try_from).collect();
-    let mut machines = machines?;
-    attachment::add_to(c, &mut machines).await?;
-    Ok(machines)
+    rows.into_iter().map(Machine::try_from).collect()
 }
 
 /// Writes the record of a machine that has none; fails where its id is taken.

@@ -15,7 +15,7 @@ use super::steps::steps;
 use super::{Controller, ControllerError};
 use crate::db::event::Of;
 use crate::db::machine::Machine;
-use crate::db::{Connection, DbError, event, machine, run};
+use crate::db::{Connection, DbError, attachment, event, machine, run};
 use crate::limits;
 use crate::state::Run;
 
@@ -41,7 +41,7 @@ impl Controller {
         let mut machines = Vec::new();
         let full = records.len() == usize::try_from(limit).unwrap_or(usize::MAX);
         let next = records.last().filter(|_| full).map(|record| record.id.clone());
-        for record in &chosen(records, on)? {
+        for record in &chosen(c, records, on).await? {
             machines.push(summary(c, record).await?);
         }
         Ok(MachineList { machines, next })
@@ -99,7 +99,7 @@ impl Controller {
         let c = &mut *transaction;
         let mut record = in_service(c, id).await?;
         // What it would get follows from its answers: those are forgotten next.
-        let facts = record.facts();
+        let facts = attachment::facts_of(c, &record).await?;
         record.held = None;
         record.answers.clear();
         if record.state == MachineState::Held {
@@ -245,7 +245,7 @@ pub(super) async fn detail(c: &mut Connection, record: Machine) -> Result<Machin
     let identifiers = machine::identifiers(c, &record.id).await?;
     Ok(MachineDetail {
         summary: summary(c, &record).await?,
-        facts: record.facts(),
+        facts: attachment::facts_of(c, &record).await?,
         held: record.held,
         deploy: record.deploy,
         answers: record.answers,

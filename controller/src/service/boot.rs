@@ -5,7 +5,7 @@ use wire::MachineId;
 use super::admin::current;
 use super::{Controller, ControllerError};
 use crate::boot::{Asking, BootDecision, decide};
-use crate::db::{Connection, DbError, machine};
+use crate::db::{Connection, DbError, attachment, machine};
 use crate::identity::{Identifier, Kind, mac, uuid_swapped};
 
 /// What firmware says of itself before anything of ours runs.
@@ -40,8 +40,9 @@ impl Controller {
                 None => (None, decide(Asking::Unknown)),
                 Some(record) => {
                     let run = current(c, &record).await?;
+                    let facts = attachment::facts_of(c, &record).await?;
                     drop(transaction);
-                    let wanted = self.wanted(&self.policy.current(), &record).await?;
+                    let wanted = self.wanted(&self.policy.current(), &record, &facts).await?;
                     let held = record.held.as_deref();
                     let asking = Asking::Known { held, run: run.as_ref(), wanted: &wanted };
                     (Some(record.id), decide(asking))

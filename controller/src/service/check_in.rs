@@ -247,7 +247,6 @@ impl Controller {
             labels: BTreeMap::new(),
             answers: Answers::new(),
             inventory: Inventory::default(),
-            attachment: None,
             agent: String::new(),
             run: None,
             first_seen: now,

@@ -74,8 +74,9 @@ impl Controller {
         &self,
         policy: &Policy,
         record: &Machine,
+        facts: &Facts,
     ) -> Result<Wanted, ControllerError> {
-        let decision = self.decide_for(policy, &record.facts(), record.deploy.as_ref()).await?;
+        let decision = self.decide_for(policy, facts, record.deploy.as_ref()).await?;
         Ok(match decision {
             Decision::Settled { wanted, .. } => wanted,
             Decision::Make { make, .. } => Wanted::Make(make),

@@ -7,7 +7,7 @@ use wire::Facts;
 use wire::admin::{DryRun, DryRunMachine, DryRunRequest, LIST_MAX, Ruling};
 
 use super::{Controller, ControllerError};
-use crate::db::{machine, to_word};
+use crate::db::{attachment, machine, to_word};
 use crate::policy::{self, Member, Missing, Outcome, Policy, Rule, Source};
 
 impl Controller {
@@ -21,11 +21,11 @@ impl Controller {
         };
         let mut transaction = self.db.read().await?;
         let records = machine::list(&mut transaction, request.after.as_ref(), LIST_MAX).await?;
+        let facts = attachment::facts_of_all(&mut transaction, &records).await?;
         drop(transaction);
         let full = records.len() == usize::try_from(LIST_MAX).unwrap_or(usize::MAX);
         let next = records.last().filter(|_| full).map(|record| record.id.clone());
-        let machines = records.into_iter().map(|record| {
-            let facts = record.facts();
+        let machines = records.into_iter().zip(facts).map(|(record, facts)| {
             let (before, after) = (ruling(&old, &facts), ruling(&new, &facts));
             DryRunMachine { machine: record.id, before, after }
         });

@@ -9,7 +9,7 @@ use super::decide::Decision;
 use super::events::unknown_machine;
 use super::{Controller, ControllerError};
 use crate::db::machine::Machine;
-use crate::db::{Connection, machine, run};
+use crate::db::{Connection, attachment, machine, run};
 use crate::identity::Fingerprint;
 use crate::policy::{ImageSet, Member, Policy, Source};
 use crate::state::superseded;
@@ -109,7 +109,8 @@ impl Controller {
 }
 
 /// The machines that an expression is true of, out of some; all without one.
-pub(super) fn chosen(
+pub(super) async fn chosen(
+    c: &mut Connection,
     records: Vec<Machine>,
     on: Option<&str>,
 ) -> Result<Vec<Machine>, ControllerError> {
@@ -119,9 +120,12 @@ pub(super) fn chosen(
     if let Some(problem) = expr.check().first() {
         return Err(refused(problem.message.clone()));
     }
-    let in_service = |record: &Machine| record.state != MachineState::Retired;
-    let fits = |record: &Machine| in_service(record) && expr.matches(&record.facts());
-    Ok(records.into_iter().filter(fits).collect())
+    let facts = attachment::facts_of_all(c, &records).await?;
+    let fits = |(record, facts): &(Machine, Facts)| {
+        record.state != MachineState::Retired && expr.matches(facts)
+    };
+    let fitting = records.into_iter().zip(facts).filter(fits);
+    Ok(fitting.map(|(record, _)| record).collect())
 }
 
 /// The record of a machine that was not retired.

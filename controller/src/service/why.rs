@@ -8,7 +8,7 @@ use super::events::unknown_machine;
 use super::turn::{self, Beginner};
 use super::{Controller, ControllerError};
 use crate::db::machine::Machine;
-use crate::db::{machine, parsed};
+use crate::db::{attachment, machine, parsed};
 use crate::policy::Limit;
 use crate::state::{Changes, Recorded, Report, Run, Wanted, reconcile};
 
@@ -19,10 +19,10 @@ impl Controller {
         let c = &mut *transaction;
         let record = machine::get(c, id).await?.ok_or_else(|| unknown_machine(id))?;
         let run = current(c, &record).await?;
+        let facts = attachment::facts_of(c, &record).await?;
         drop(transaction);
         let policy = self.policy.current();
-        let facts = record.facts();
-        let wanted = self.wanted(&policy, &record).await?;
+        let wanted = self.wanted(&policy, &record, &facts).await?;
         let mut rules = policy.why(&facts);
         self.trace_builds(&policy, &facts, &mut rules).await?;
         for (rule, trace) in policy.rules().iter().zip(&mut rules) {
