@@ -159,6 +159,32 @@ async fn of_several_cards_the_one_that_was_given_an_address_last_tells() {
 }
 
 #[tokio::test]
+async fn the_card_that_reached_the_server_tells_whichever_was_given_an_address_last() {
+    let mut world = World::with(POLICY).await;
+    let mut agent = Agent::new(1);
+    agent.inventory.nics[0].booted = true;
+    agent.inventory.nics.push(Nic { name: "eth1".into(), mac: mac(7), ..Nic::default() });
+    world.controller.attached(&agent.mac(), port("ge-17"), 100_000);
+    world.controller.attached(&mac(7), direct(), 200_000);
+    deploy(&world.check_in(&mut agent).await);
+    assert_eq!(fact(&show(&world, &agent).await, "network.circuit-id"), "\"ge-17\"");
+}
+
+#[tokio::test]
+async fn a_place_in_another_network_than_the_machine_is_in_now_does_not_count() {
+    let mut world = World::with(POLICY).await;
+    let mut agent = Agent::new(1);
+    world.controller.attached(&agent.mac(), port("ge-17"), 100_000);
+    for (subnet, circuit) in [("10.0.9.0/24", "\"ge-17\""), ("10.5.0.0/24", "-")] {
+        agent.inventory.network.subnet = Some(subnet.into());
+        world.check_in(&mut agent).await;
+        let shown = show(&world, &agent).await;
+        assert_eq!(fact(&shown, "network.circuit-id"), circuit);
+        assert_eq!(fact(&shown, "network.subnet"), format!("\"{subnet}\""));
+    }
+}
+
+#[tokio::test]
 async fn what_stays_as_it_is_is_written_once_a_minute() {
     let world = World::new().await;
     let recorded = || world.controller.metrics().attachments.get();
@@ -182,7 +208,7 @@ async fn addresses_that_somebody_made_up_push_out_each_other_and_no_machine() {
     let mut agent = Agent::new(1);
     world.controller.attached(&agent.mac(), port("ge-17"), 1);
     deploy(&world.check_in(&mut agent).await);
-    let flood = 2 * UNKNOWN_MAX;
+    let flood = UNKNOWN_MAX + 3000;
     for number in 0..flood {
         world.controller.attached(&mac(number), direct(), 1000 + u64::from(number));
         if number % 1000 == 999 {

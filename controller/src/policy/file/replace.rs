@@ -101,23 +101,32 @@ impl PolicyFile {
         if self.path.metadata().map_err(unwritten)?.permissions().readonly() {
             return Err(ReplaceError::ReadOnly { path: path() });
         }
+        // Reading the recipes takes time: somebody may have written since.
+        if !self.has(&in_force) {
+            return Err(ReplaceError::Edited { path: path(), why });
+        }
         let written = (self.write)(&self.path, text);
-        self.take_up(policy, text);
+        let taken_up = self.take_up(policy, text);
         written.map_err(unwritten)?;
+        if !taken_up {
+            return Err(ReplaceError::Edited { path: path(), why: None });
+        }
         tracing::info!(file = %self.path.display(), digest = %digest(text), "policy replaced");
         Ok(self.status())
     }
 
     /// Puts a policy in force if the file has its text, whatever came of writing
-    /// it: the two never disagree.
-    fn take_up(&self, policy: Policy, text: &str) {
+    /// it: the two never disagree. Whether it has.
+    fn take_up(&self, policy: Policy, text: &str) -> bool {
         // Taken before reading: a file written meanwhile is read again next time.
         let stamp = Stamp::of(&self.path);
-        if self.has(text) {
+        let has = self.has(text);
+        if has {
             let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
             (loaded.policy, loaded.text) = (Arc::new(policy), text.into());
             (loaded.stamp, loaded.error) = (stamp, None);
         }
+        has
     }
 
     /// Whether the file has this text now.

@@ -161,6 +161,18 @@ fn a_write_that_fails_at_its_end_is_told_and_file_and_policy_agree() {
 }
 
 #[test]
+fn a_text_that_somebody_replaces_at_once_is_not_said_to_be_in_force() {
+    let (_dir, path, mut file) = site("a");
+    file.write = |path, text| {
+        write(path, text)?;
+        fs::write(path, rule("by hand"))
+    };
+    let error = file.replace(&rule("b"), digest(&rule("a"))).unwrap_err();
+    assert!(matches!(&error, ReplaceError::Edited { .. }), "{error}");
+    assert_eq!(fs::read_to_string(path).unwrap(), rule("by hand"));
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_to_is_told() {
     let gone = tempfile::tempdir().unwrap().path().join("policy.toml");
     assert_eq!(write(&gone, "").unwrap_err().kind(), io::ErrorKind::NotFound);
