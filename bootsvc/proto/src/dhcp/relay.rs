@@ -120,13 +120,12 @@ pub struct Attachment {
 
 impl Attachment {
     /// As `request` shows it. One by which a client renews its lease goes past
-    /// all relays and switches that speak DHCP, and shows nothing.
+    /// all relays, and what it shows is the client's own word.
     pub(super) fn of(request: &Request, subnet: Ipv4Net) -> Option<Attachment> {
         let relay = request.relay();
         let info = request.relay_info();
         let renews = !request.packet.ciaddr.is_unspecified();
-        let is_bare = relay.is_none() && info == RelayInfo::default();
-        (!(renews && is_bare)).then_some(Attachment { subnet, relay, info })
+        (!renews || relay.is_some()).then_some(Attachment { subnet, relay, info })
     }
 }
 

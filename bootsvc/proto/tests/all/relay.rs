@@ -124,9 +124,12 @@ fn a_client_that_moved_to_our_own_network_has_no_relay_any_more() {
 fn a_switch_may_say_where_its_client_is_without_being_a_relay() {
     let mut lan = Lan::new();
     let (address, _) = lan.dora(|kind| udhcpc(kind, mac(1)));
-    let renewal = udhcpc(REQUEST, mac(1)).has(address).option(82, sub(1, b"port 4"));
-    let seen = attachment(&mut lan, &renewal).unwrap();
+    let port = |request: Raw| request.option(82, sub(1, b"port 4"));
+    let seen = attachment(&mut lan, &port(udhcpc(REQUEST, mac(1)).wants(address.octets())));
+    let seen = seen.unwrap();
     assert_eq!((seen.relay, seen.info.circuit_id), (None, id(b"port 4")));
+    // What nobody passed on is the client's own word.
+    assert_eq!(attachment(&mut lan, &port(udhcpc(REQUEST, mac(1)).has(address))), None);
 }
 
 #[test]
