@@ -50,8 +50,8 @@ pub struct Relayed {
     /// Its addresses.
     #[serde(deserialize_with = "subnet")]
     pub subnet: Ipv4Net,
-    /// As of `[boot]`, of this network.
-    #[serde(default)]
+    /// As of `[boot]`, of this network; to be said, since addresses of relays in it
+    /// are not known.
     pub pool: Pool,
     /// What its machines are told is their router: the way to us.
     pub router: Ipv4Addr,
