@@ -375,7 +375,8 @@ fn lost(
     let bad: HashSet<PackName> = packs.problems.iter().map(|problem| problem.pack).collect();
     // What is good in a damaged pack is lost too once it is removed.
     let in_bad = |id: &Digest| {
-        !bad.is_empty() && index.look().get_any(id).is_some_and(|place| bad.contains(&place.pack))
+        !bad.is_empty()
+            && index.look_often().get_any(id).is_some_and(|place| bad.contains(&place.pack))
     };
     let mut lost = Lost::default();
     for placed in table.extents() {
@@ -383,7 +384,7 @@ fn lost(
         if packs.has(&id) && !in_bad(&id) {
             continue;
         }
-        match index.look().get_any(&id) {
+        match index.look_often().get_any(&id) {
             Some(place) => drop(lost.packs.entry(place.pack).or_default().insert(image)),
             None => drop(lost.homeless.insert(image)),
         }

@@ -169,9 +169,12 @@ impl Repo {
                     let bytes = owners.look(&found.table, is_last);
                     (owners, bytes)
                 });
-                let Ok(done) = work.await else { return unique };
-                owners = done.0;
-                unique.insert(image.digest, done.1.unwrap_or_default());
+                let Ok((all, bytes)) = work.await else { return unique };
+                owners = all;
+                let left_out = |error: &ReadError| {
+                    tracing::warn!(image = %image.digest, %error, "not counted whole: `ingot check` says what is wrong");
+                };
+                unique.insert(image.digest, bytes.inspect_err(left_out).unwrap_or_default());
             }
         }
         unique
@@ -300,11 +303,12 @@ impl Owners {
     /// Takes the chunks of an image or, once all are known, returns the stored
     /// bytes of those that are its own.
     fn look(&mut self, table: &OpenTable, is_last: bool) -> Result<u64, ReadError> {
-        let mut seen = self.index.look().marks();
+        let snapshot = self.index.look_often();
+        let mut seen = snapshot.marks();
         let mut bytes = 0;
         for placed in table.extents() {
             let (_, Extent::Chunk { id, .. }) = placed? else { continue };
-            let Some((spot, place)) = self.index.look().spot(&id) else { continue };
+            let Some((spot, place)) = snapshot.spot(&id) else { continue };
             if !seen.insert(spot) {
                 continue;
             }
@@ -315,6 +319,7 @@ impl Owners {
                 self.more.insert(spot);
             }
         }
+        self.index.let_go();
         Ok(bytes)
     }
 }

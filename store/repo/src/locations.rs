@@ -4,14 +4,13 @@
 //! few at a time, and the last answers are kept while the index stays as it is.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use store_format::pack::Entry;
 use store_format::segment::Place;
 use store_format::{Extent, Location, Locations, LocationsWriter, PackName};
-use tempfile::SpooledData;
 use tokio::sync::Semaphore;
 use wire::Digest;
 
@@ -21,6 +20,7 @@ use crate::index::Frugal;
 use crate::open::Repo;
 use crate::packs;
 use crate::read::{ReadError, scratch};
+use crate::sorted::scratch_file;
 use crate::storage::{Content, StorageError, pack_key};
 use crate::survey::Survey;
 use crate::tables::OpenTable;
@@ -29,8 +29,8 @@ use crate::tables::OpenTable;
 const TURNS: usize = 2;
 /// Bytes of answers that are kept.
 const KEPT_BYTES: u64 = 64 << 20;
-/// Bytes of an answer from which on it is in a file.
-const MEMORY_BYTES: usize = 1 << 20;
+/// Most chunks of an answer that is in memory: 1 MiB.
+const IN_MEMORY_MAX: u64 = 1 << 16;
 
 /// The answers that are kept, and whose turn it is.
 pub(crate) struct Placed {
@@ -175,7 +175,8 @@ impl Repo {
     }
 }
 
-/// Writes down where all chunks are. Blocks.
+/// Writes down where all chunks are, in memory or, where that is much, in a file.
+/// Blocks.
 fn list(
     table: &OpenTable,
     index: &Frugal,
@@ -183,15 +184,31 @@ fn list(
     home: &Path,
 ) -> Result<(Content, Digest), ReadError> {
     let no_room = |source| scratch(&home.display().to_string(), source);
+    if survey.chunks <= IN_MEMORY_MAX {
+        let (bytes, name) = write_list(Vec::new(), table, index, survey, &no_room)?;
+        return Ok((Content::Memory(bytes.into()), name));
+    }
+    let out = BufWriter::new(scratch_file(home).map_err(no_room)?);
+    let (out, name) = write_list(out, table, index, survey, &no_room)?;
+    let file = out.into_inner().map_err(|error| no_room(error.into_error()))?;
+    Ok((Content::File(file), name))
+}
+
+fn write_list<W: Write>(
+    out: W,
+    table: &OpenTable,
+    index: &Frugal,
+    survey: &Survey,
+    no_room: &impl Fn(io::Error) -> ReadError,
+) -> Result<(W, Digest), ReadError> {
     let numbers: HashMap<PackName, u32> = survey.packs.iter().copied().zip(0..).collect();
     let chunks = usize::try_from(survey.chunks).map_err(|_| ReadError::Broken)?;
-    let out = BufWriter::new(tempfile::spooled_tempfile_in(MEMORY_BYTES, home));
     let mut writer = LocationsWriter::new(out, &survey.packs, chunks).map_err(no_room)?;
-    let mut seen = index.look().marks();
+    let snapshot = index.look_often();
+    let mut seen = snapshot.marks();
     for placed in table.extents() {
         let (_, Extent::Chunk { id, .. }) = placed? else { continue };
-        let (spot, Place { pack, entry }) =
-            index.look().spot(&id).ok_or(ReadError::Chunk { id })?;
+        let (spot, Place { pack, entry }) = snapshot.spot(&id).ok_or(ReadError::Chunk { id })?;
         if seen.insert(spot) {
             let pack = *numbers.get(&pack).ok_or(ReadError::Broken)?;
             let Entry { offset, frame_len, plain_offset, .. } = entry;
@@ -199,12 +216,8 @@ fn list(
             writer.push(&location).map_err(no_room)?;
         }
     }
-    let (out, name) = writer.finish().map_err(no_room)?;
-    let content = match out.into_inner().map_err(|e| no_room(e.into_error()))?.into_inner() {
-        SpooledData::InMemory(bytes) => Content::Memory(bytes.into_inner().into()),
-        SpooledData::OnDisk(file) => Content::File(file),
-    };
-    Ok((content, name))
+    index.let_go();
+    writer.finish().map_err(no_room)
 }
 
 #[cfg(test)]

@@ -116,31 +116,40 @@ impl Own {
         let mut own = Own { index, chunks, shared, all: [0; 2], common: [0; 2] };
         for placed in table.extents() {
             let (_, Extent::Chunk { id, .. }) = placed? else { continue };
-            let (spot, place) = own.index.look().spot(&id).ok_or(ReadError::Chunk { id })?;
+            let found = own.index.look_often().spot(&id);
+            let (spot, place) = found.ok_or(ReadError::Chunk { id })?;
             if own.chunks.insert(spot) {
                 add(&mut own.all, &place);
             }
         }
+        own.index.let_go();
         Ok(own)
     }
 
     /// What another image has of them.
     fn compare(&mut self, other: &OpenTable, found: SharedWith) -> Result<SharedWith, ReadError> {
-        let mut seen = self.index.look().marks();
-        let mut bytes = [0; 2];
+        let snapshot = self.index.look_often();
+        let mut seen = snapshot.marks();
+        let (mut bytes, mut common) = ([0; 2], [0; 2]);
         let mut chunks = 0;
         for placed in other.extents() {
             let (_, Extent::Chunk { id, .. }) = placed? else { continue };
-            let Some((spot, place)) = self.index.look().spot(&id) else { continue };
+            let Some((spot, place)) = snapshot.spot(&id) else { continue };
             if !self.chunks.contains(spot) || !seen.insert(spot) {
                 continue;
             }
             chunks += 1;
             add(&mut bytes, &place);
-            if self.shared.insert(spot) {
-                add(&mut self.common, &place);
+            if !self.shared.contains(spot) {
+                add(&mut common, &place);
             }
         }
+        // Only now: of a table that breaks off nothing counts.
+        for (sum, more) in self.common.iter_mut().zip(common) {
+            *sum += more;
+        }
+        self.shared.union(&seen);
+        self.index.let_go();
         let [plain_bytes, stored_bytes] = bytes;
         Ok(SharedWith { chunks, plain_bytes, stored_bytes, ..found })
     }

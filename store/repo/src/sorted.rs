@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Bytes of rows that are sorted in memory.
 const RUN_BYTES: usize = 4 << 20;
@@ -38,6 +38,17 @@ struct Runs {
     file: File,
     /// Where each run is.
     ranges: Vec<Range<u64>>,
+}
+
+/// A file without a name in this folder or, where it cannot be made there, where
+/// temporary files are: a store may be there to be read only.
+pub(crate) fn scratch_file(home: &Path) -> io::Result<File> {
+    tempfile::tempfile_in(home).or_else(|first| {
+        tempfile::tempfile().map_err(|second| {
+            let text = format!("{first}; nor in the folder for temporary files: {second}");
+            io::Error::new(second.kind(), text)
+        })
+    })
 }
 
 /// A row of so many parts, one behind the other.
@@ -83,7 +94,7 @@ impl<const N: usize> Sorter<N> {
         let runs = match &mut self.runs {
             Some(runs) => runs,
             none => {
-                let file = tempfile::tempfile_in(&self.home).or_else(|_| tempfile::tempfile())?;
+                let file = scratch_file(&self.home)?;
                 none.insert(Runs { file, ranges: Vec::new() })
             }
         };

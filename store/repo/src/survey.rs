@@ -56,11 +56,12 @@ impl Repo {
 fn survey(table: &OpenTable, range: &Range<u64>, index: &Frugal) -> Result<Survey, ReadError> {
     let mut survey = Survey::default();
     let mut packs = HashSet::new();
-    let mut seen = index.look().marks();
+    let snapshot = index.look_often();
+    let mut seen = snapshot.marks();
     for page in table.pages_of(range) {
         for placed in table.page(page)?.iter().filter(|placed| meets(placed, range)) {
             let (_, Extent::Chunk { id, .. }) = *placed else { continue };
-            let (spot, place) = index.look().spot(&id).ok_or(ReadError::Chunk { id })?;
+            let (spot, place) = snapshot.spot(&id).ok_or(ReadError::Chunk { id })?;
             if seen.insert(spot) {
                 if packs.insert(place.pack) {
                     survey.packs.push(place.pack);
@@ -70,5 +71,6 @@ fn survey(table: &OpenTable, range: &Range<u64>, index: &Frugal) -> Result<Surve
             }
         }
     }
+    index.let_go();
     Ok(survey)
 }

@@ -171,6 +171,20 @@ impl Frugal {
         Frugal { snapshot, looks: AtomicUsize::new(0), at_once }
     }
 
+    /// For many look-ups in a row: what they map stays mapped until
+    /// [`Frugal::let_go`], so that none pays for pages that the one before gave
+    /// back. The kernel may take them at any time.
+    pub(crate) fn look_often(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Gives back what look-ups have mapped, where that may be much.
+    pub(crate) fn let_go(&self) {
+        if self.at_once.is_some() {
+            self.snapshot.let_go();
+        }
+    }
+
     /// For one look-up.
     pub(crate) fn look(&self) -> &Snapshot {
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
@@ -190,6 +204,12 @@ impl Marks {
         let is_new = *word & bit == 0;
         *word |= bit;
         is_new
+    }
+
+    /// Marks what is marked there, of the same index, too.
+    pub(crate) fn union(&mut self, other: &Marks) {
+        let words = self.bits.iter_mut().flatten();
+        words.zip(other.bits.iter().flatten()).for_each(|(word, more)| *word |= more);
     }
 
     /// Whether an entry is marked.
