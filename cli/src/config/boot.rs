@@ -128,7 +128,9 @@ mod tests {
     #[test]
     fn a_subnet_begins_with_its_first_address() {
         let parse = |subnet: &str| {
-            toml::from_str::<Relayed>(&format!("subnet = {subnet:?}\nrouter = \"10.0.12.1\"\n"))
+            toml::from_str::<Relayed>(&format!(
+                "subnet = {subnet:?}\nrouter = \"10.0.12.1\"\npool = \"none\"\n"
+            ))
         };
         assert_eq!(parse("10.0.12.0/24").unwrap().subnet.to_string(), "10.0.12.0/24");
         for text in ["10.0.12.1/24", "10.0.12.0", "10.0.12.0/33", "fd00::/64", ""] {

@@ -182,7 +182,7 @@ mod tests {
     fn networks_behind_relays_have_pools_and_routers_of_their_own() {
         let text = "[boot]\ninterface = \"eth1\"\n\
                     [[boot.relayed]]\nsubnet = \"10.0.12.0/24\"\nrouter = \"10.0.12.1\"\n\
-                    dns = [\"10.0.0.53\"]\n\
+                    dns = [\"10.0.0.53\"]\npool = \"10.0.12.100-10.0.12.199\"\n\
                     [[boot.relayed]]\nsubnet = \"10.0.13.0/24\"\nrouter = \"10.0.13.254\"\n\
                     pool = \"none\"\n";
         let boot = crate::config::parse(text, "x").unwrap().boot.unwrap();
@@ -194,7 +194,7 @@ mod tests {
         });
         let expected = [
             ("10.0.0.0/24", "10.0.0.2-10.0.0.254", ""),
-            ("10.0.12.0/24", "10.0.12.2-10.0.12.254", "10.0.12.1"),
+            ("10.0.12.0/24", "10.0.12.100-10.0.12.199", "10.0.12.1"),
             ("10.0.13.0/24", "", "10.0.13.254"),
         ];
         let expected = expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned()));
