@@ -77,7 +77,8 @@ async fn decode(
 }
 
 async fn answer(shared: &Shared, socket: &UdpSocket, log: &LeaseLog, request: &Request) {
-    let intent = shared.decide(&request.client).await;
+    let place = shared.dhcp().place(request);
+    let intent = shared.decide(&request.client, place.as_ref()).await;
     let (outcome, written) = {
         let mut server = shared.dhcp();
         let Answer { changes, outcome } = server.handle(shared.clock.now(), request, intent);

@@ -72,7 +72,7 @@ async fn script(shared: &Shared, query: Option<&str>) -> Answer {
     };
     let client = Client { mac, uuid: None, archs: Vec::new(), program: Program::Ipxe };
     let config = &shared.config;
-    let text = match shared.decide(&client).await {
+    let text = match shared.decide(&client, None).await {
         Intent::Loader => script::Loader {
             http: &config.dhcp.offers.http,
             server: &config.server_url,

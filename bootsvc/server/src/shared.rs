@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bootsvc_proto::{Client, Intent, LoopWatch, Mac, dhcp};
+use bootsvc_proto::dhcp::{self, Attachment};
+use bootsvc_proto::{Client, Intent, LoopWatch, Mac};
 use tracing::warn;
 
 use crate::{Artifacts, Config, Counters, Decide, Witness};
@@ -48,8 +49,8 @@ impl Shared {
         self.dhcp.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub async fn decide(&self, client: &Client) -> Intent {
-        let decision = tokio::time::timeout(DECISION_TIME, self.decide.decide(client));
+    pub async fn decide(&self, client: &Client, place: Option<&Attachment>) -> Intent {
+        let decision = tokio::time::timeout(DECISION_TIME, self.decide.decide(client, place));
         decision.await.unwrap_or_else(|_| {
             warn!(mac = %client.mac, "no boot decision in {DECISION_TIME:?}, machine not answered");
             Intent::Ignore

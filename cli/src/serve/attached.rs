@@ -17,7 +17,7 @@ impl Witness for Reporter {
 }
 
 /// As people see it, and rules.
-fn shown(Attachment { subnet, relay, info }: &Attachment) -> controller::Attachment {
+pub fn shown(Attachment { subnet, relay, info }: &Attachment) -> controller::Attachment {
     let id = |id: &Option<RelayId>| id.as_ref().map(ToString::to_string);
     controller::Attachment {
         subnet: subnet.to_string(),

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use bootsvc_server::{Client, Decide, Decision, Intent, Program};
+use bootsvc_server::{Attachment, Client, Decide, Decision, Intent, Program};
 use controller::{BootClient, BootDecision, Controller, Images, Resolving};
 use store_repo::{NameError, Repo};
 use tracing::error;
 use wire::Reference;
+
+use super::attached::shown;
 
 /// The store tells the controller which image a reference means.
 pub struct StoreImages(pub Arc<Repo>);
@@ -27,13 +29,14 @@ impl Images for StoreImages {
 pub struct Decider(pub Arc<Controller>);
 
 impl Decide for Decider {
-    fn decide<'a>(&'a self, client: &'a Client) -> Decision<'a> {
+    fn decide<'a>(&'a self, client: &'a Client, place: Option<&'a Attachment>) -> Decision<'a> {
         Box::pin(async move {
             // An OS or an agent that wants an address boots nothing.
             if client.program == Program::Plain {
                 return Intent::Disk;
             }
-            let asked = BootClient { mac: client.mac.to_string(), uuid: client.uuid.map(uuid) };
+            let (mac, uuid) = (client.mac.to_string(), client.uuid.map(uuid));
+            let asked = BootClient { mac, uuid, place: place.map(shown) };
             match self.0.boot_decision(&asked).await {
                 Ok(answer) => match answer.decision {
                     BootDecision::Loader => Intent::Loader,

@@ -52,6 +52,11 @@ impl Attached {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was told of a card and is not recorded yet.
+    pub(super) fn told_of(&self, card: &str) -> Option<Attachment> {
+        self.waiting().get(card).map(|(there, _)| there.clone())
+    }
+
     /// Forgets what was recorded, unless something newer was told meanwhile.
     fn done(&self, recorded: &Seen) {
         self.waiting().retain(|card, there| recorded.get(card) != Some(there));

@@ -4,6 +4,7 @@ use wire::MachineId;
 
 use super::admin::current;
 use super::{Controller, ControllerError};
+use crate::attachment::Attachment;
 use crate::boot::{Asking, BootDecision, decide};
 use crate::db::{Connection, DbError, attachment, machine};
 use crate::identity::{Identifier, Kind, mac, uuid_swapped};
@@ -15,6 +16,9 @@ pub struct BootClient {
     pub mac: String,
     /// UUID of the machine, in either byte order, where it was sent.
     pub uuid: Option<String>,
+    /// Where it asks from, where that shows. What is on record may be where it was
+    /// before.
+    pub place: Option<Attachment>,
 }
 
 /// What it boots.
@@ -40,7 +44,10 @@ impl Controller {
                 None => (None, decide(Asking::Unknown)),
                 Some(record) => {
                     let run = current(c, &record).await?;
-                    let facts = attachment::facts_of(c, &record).await?;
+                    let facts = match self.told_of(client) {
+                        Some(there) => record.facts(Some(&there)),
+                        None => attachment::facts_of(c, &record).await?,
+                    };
                     drop(transaction);
                     let wanted = self.wanted(&self.policy.current(), &record, &facts).await?;
                     let held = record.held.as_deref();
@@ -57,6 +64,13 @@ impl Controller {
             "boot decision"
         );
         Ok(BootAnswer { decision, machine, reason })
+    }
+}
+
+impl Controller {
+    /// Where a client is by what it asks, or by what was told and not recorded yet.
+    fn told_of(&self, client: &BootClient) -> Option<Attachment> {
+        client.place.clone().or_else(|| self.attached.told_of(&mac(&client.mac)?))
     }
 }
 

@@ -78,13 +78,21 @@ async fn a_machine_gets_what_a_rule_says_of_its_port_wherever_facts_count() {
     assert_eq!(on("network.circuit-id like \"ge-*\"").await.unwrap().machines.len(), 1);
     assert_eq!(on("network.circuit-id == \"ge-18\"").await.unwrap().machines.len(), 0);
 
-    let client = BootClient { mac: agent.mac(), uuid: None };
+    let client = BootClient { mac: agent.mac(), uuid: None, place: None };
+    let boots = world.controller.boot_decision(&client).await.unwrap();
+    assert_eq!(boots.decision, BootDecision::Disk, "{}", boots.reason);
+    // It was moved: where it asks from counts at once, before anything is told or on record.
+    let moved = BootClient { place: Some(port("ge-18")), ..client.clone() };
+    let boots = world.controller.boot_decision(&moved).await.unwrap();
+    assert_eq!(boots.decision, BootDecision::Loader, "{}", boots.reason);
     let boots = world.controller.boot_decision(&client).await.unwrap();
     assert_eq!(boots.decision, BootDecision::Disk, "{}", boots.reason);
     world.controller.attached(&agent.mac(), port("ge-18"), world.now);
-    world.controller.record_attached().await.unwrap();
-    let boots = world.controller.boot_decision(&client).await.unwrap();
-    assert_eq!(boots.decision, BootDecision::Loader, "{}", boots.reason);
+    for _ in 0..2 {
+        let boots = world.controller.boot_decision(&client).await.unwrap();
+        assert_eq!(boots.decision, BootDecision::Loader, "{}", boots.reason);
+        world.controller.record_attached().await.unwrap();
+    }
     assert_eq!(hold(&world.check_in(&mut agent).await), "not in rack 12");
 }
 

@@ -400,7 +400,7 @@ async fn nothing_is_built_for_a_machine_that_is_held_or_only_boots() {
     world.workshop.change("a.toml", |recipe| recipe.version = 2);
     assert_eq!(hold(&world.check_in(&mut agent).await), "lunch");
     world.controller.release(&id, world.now).await.unwrap();
-    let client = controller::BootClient { mac: agent.mac(), uuid: None };
+    let client = controller::BootClient { mac: agent.mac(), uuid: None, place: None };
     let answer = world.controller.boot_decision(&client).await.unwrap();
     assert_eq!(answer.decision, controller::BootDecision::Loader);
     world.controller.why(&id, world.now).await.unwrap();

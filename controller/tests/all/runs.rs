@@ -103,7 +103,8 @@ async fn three_failures_hold_and_a_release_begins_anew() {
 async fn firmware_is_sent_to_the_loader_until_the_disk_has_what_it_shall_have() {
     let mut world = World::new().await;
     let mut agent = Agent::new(1);
-    let client = |agent: &Agent| BootClient { mac: agent.mac().to_uppercase(), uuid: None };
+    let client =
+        |agent: &Agent| BootClient { mac: agent.mac().to_uppercase(), uuid: None, place: None };
     let boots = async |world: &World, agent: &Agent| {
         world.controller.boot_decision(&client(agent)).await.unwrap().decision
     };
@@ -128,7 +129,7 @@ async fn firmware_that_may_be_of_several_machines_is_sent_to_the_loader() {
     world.install(&mut one).await;
     world.install(&mut two).await;
     let ask = async |uuid: Option<&str>| {
-        let client = BootClient { mac: one.mac(), uuid: uuid.map(str::to_owned) };
+        let client = BootClient { mac: one.mac(), uuid: uuid.map(str::to_owned), place: None };
         world.controller.boot_decision(&client).await.unwrap()
     };
     assert_eq!(ask(None).await.decision, BootDecision::Loader);

@@ -80,7 +80,7 @@ async fn a_machine_gets_all_images_in_one_order_and_finds_all_of_them_at_its_nex
     let run = world.controller.run(&first.run).await.unwrap();
     assert_eq!((run.summary.state, &run.summary.others), (RunState::Succeeded, &first.others));
     assert_eq!((run.summary.image, run.disk), (base, choice("S")));
-    let client = controller::BootClient { mac: agent.mac(), uuid: None };
+    let client = controller::BootClient { mac: agent.mac(), uuid: None, place: None };
     let boots = world.controller.boot_decision(&client).await.unwrap();
     assert_eq!(boots.decision, controller::BootDecision::Disk, "{}", boots.reason);
 

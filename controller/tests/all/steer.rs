@@ -106,7 +106,7 @@ async fn a_retired_machine_stays_on_record_and_comes_back_as_another() {
     assert_eq!(world.controller.retire(&id, world.now).await.unwrap(), told);
 
     // Its firmware is nobody that is known, and nothing can be done to it.
-    let client = BootClient { mac: agent.mac(), uuid: None };
+    let client = BootClient { mac: agent.mac(), uuid: None, place: None };
     let boot = world.controller.boot_decision(&client).await.unwrap();
     assert_eq!((boot.decision, boot.machine), (BootDecision::Loader, None));
     let error = world.controller.label(&id, &LabelChange::default()).await.unwrap_err();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::config::{Config, ConfigError, Scope};
 use super::leases::{Change, Lease, Table};
 use super::packet::MessageKind;
+use super::relay::Attachment;
 use super::reply::Reply;
 use super::request::Request;
 use crate::{Intent, Mac, choose};
@@ -200,6 +201,12 @@ impl Server {
     ) -> Reply {
         let boot = choose(&request.client, intent, &self.config.offers);
         Reply::grant(request, &self.config, &self.config.scopes[scope], kind, address, boot)
+    }
+
+    /// Where the sender of a request is, as far as that shows it.
+    pub fn place(&self, request: &Request) -> Option<Attachment> {
+        let scope = self.scope(request).ok()?;
+        Attachment::of(request, self.config.scopes[scope].subnet)
     }
 
     /// The network that the client is on: that which the relay names, else that of
