@@ -13,6 +13,7 @@ mod context;
 mod disk;
 mod exit;
 mod fault;
+mod heap;
 mod logging;
 mod render;
 mod runtime;
@@ -27,6 +28,7 @@ use context::Context;
 use exit::{Code, OutputClosed};
 
 fn main() -> ExitCode {
+    heap::limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error),
