@@ -13,7 +13,7 @@ pub use write::{encode, merge};
 
 const WHAT: &str = "an index segment";
 const MAGIC: &[u8; 8] = b"INGOTIDX";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Magic, version, four zero bytes, count of packs, count of entries.
 const HEAD: usize = 32;
 const PACK_LEN: usize = 32;
@@ -158,14 +158,15 @@ impl<'a> Segment<'a> {
         self.packs.iter().map(|name| PackName(*name))
     }
 
-    /// Where a chunk is. An entry that cannot be right counts as absent.
+    /// Where a chunk is, first. An entry that cannot be right counts as absent.
     pub fn get(&self, id: &Digest) -> Option<Place> {
-        self.find(id).map(|(_, place)| place)
+        self.all(id).next().map(|(_, place)| place)
     }
 
-    /// As [`Segment::get`], with the number of the entry.
-    pub fn find(&self, id: &Digest) -> Option<(usize, Place)> {
-        self.near(id)?.find(id)
+    /// All places of a chunk, with the numbers of their entries.
+    pub fn all(&self, id: &Digest) -> impl Iterator<Item = (usize, Place)> + use<'a> {
+        let (near, id) = (self.near(id), *id);
+        near.into_iter().flat_map(move |near| near.all(&id))
     }
 
     /// Where an entry is if it is here, by what the directory says. Whoever asks
@@ -214,12 +215,35 @@ pub struct Near<'a> {
     end: usize,
 }
 
-impl Near<'_> {
-    /// The entry of the id that this was asked for, and its number.
-    pub fn find(&self, id: &Digest) -> Option<(usize, Place)> {
-        let near = self.segment.entries.get(self.start..self.end)?;
-        let at = near.binary_search_by(|entry| entry[..32].cmp(&id.0[..])).ok()?;
-        Some((self.start + at, self.segment.place(&near[at]).ok()?))
+impl<'a> Near<'a> {
+    /// The entries of the id that this was asked for, with their numbers.
+    pub fn all(&self, id: &Digest) -> impl Iterator<Item = (usize, Place)> + use<'a> {
+        let Near { segment, start, end } = *self;
+        let id = *id;
+        let near = segment.entries.get(start..end).unwrap_or_default();
+        let first = near.partition_point(|entry| entry[..32] < id.0[..]);
+        let same = near[first..].iter().take_while(move |entry| entry[..32] == id.0[..]);
+        let numbered = (start + first..).zip(same);
+        numbered.filter_map(move |(number, entry)| Some((number, segment.place(entry).ok()?)))
+    }
+}
+
+/// The places of one chunk, as entries of a segment come: each pack has it once.
+#[derive(Default)]
+struct Places {
+    id: Option<[u8; 32]>,
+    packs: Vec<u32>,
+}
+
+impl Places {
+    /// Whether no entry has said so yet.
+    fn is_new(&mut self, id: &[u8; 32], pack: u32) -> bool {
+        if self.id.replace(*id) != Some(*id) {
+            self.packs.clear();
+        }
+        let is_new = !self.packs.contains(&pack);
+        self.packs.extend(is_new.then_some(pack));
+        is_new
     }
 }
 
@@ -237,10 +261,15 @@ pub fn verify_with(bytes: &[u8], pause: impl Fn()) -> Result<(), DecodeError> {
     let invalid = |why| DecodeError::Invalid { what: WHAT, why };
     let mut directory = Directory::new(segment.len());
     let mut last = None;
+    let mut places = Places::default();
     for (number, place) in segment.iter().enumerate() {
         let id = place?.entry.id;
-        if last.is_some_and(|last| last >= id) {
+        if last.is_some_and(|last| last > id) {
             return Err(invalid("its entries are not sorted"));
+        }
+        let pack = segment.entries[number].last_chunk().map_or(0, |pack| u32::from_le_bytes(*pack));
+        if !places.is_new(&id.0, pack) {
+            return Err(invalid("it has a chunk of a pack twice"));
         }
         directory.push(&id.0);
         last = Some(id);

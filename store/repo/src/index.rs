@@ -235,6 +235,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_chunk_of_two_packs_outlives_either_whoever_merged() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = async || Index::open(Storage::folder(folder.path()).unwrap()).await.unwrap();
+        let (one, other) = (open().await, open().await);
+        let id = Digest([1; 32]);
+        let packs = |n| PackName([n; 32]);
+        for n in 0..2 {
+            one.append(&[(packs(n), vec![entry(id)])]).await.unwrap();
+        }
+        for n in 2..10 {
+            one.append(&[(packs(n), vec![entry(Digest([n; 32]))])]).await.unwrap();
+        }
+        // One process merges, for which both packs are there.
+        one.compare((0..10).map(packs).collect());
+        one.tidy().await;
+        assert_eq!(one.list().unwrap().len(), 1);
+        // For another one either has gone.
+        other.refresh().unwrap();
+        for gone in 0..2 {
+            let left = (0..10).filter(|n| *n != gone).map(packs).collect();
+            assert!(other.compare(left).is_empty());
+            assert_eq!(other.snapshot().get(&id).unwrap().pack, packs(1 - gone));
+        }
+    }
+
+    #[tokio::test]
     async fn damage_is_not_merged_into_a_segment_that_looks_whole() {
         let folder = tempfile::tempdir().unwrap();
         let index = Index::open(Storage::folder(folder.path()).unwrap()).await.unwrap();

@@ -5,7 +5,7 @@ use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, HashMap};
 use std::convert::Infallible;
 
-use super::{Directory, ENTRY_LEN, HEAD, MAGIC, PACK_LEN, PAUSE, Segment, VERSION};
+use super::{Directory, ENTRY_LEN, HEAD, MAGIC, PACK_LEN, PAUSE, Places, Segment, VERSION};
 use crate::bytes;
 use crate::pack::{self, Entry, PackName};
 
@@ -15,15 +15,15 @@ const PIECE: usize = 4 << 20;
 /// An entry as it stands in a segment, without its pack's number.
 type Bare = [u8; pack::ENTRY_LEN];
 
-/// Writes a segment of the given packs and their tables. Of a chunk that is in
-/// several packs, the place in the first one given is kept.
+/// Writes a segment of the given packs and their tables. A chunk that is in
+/// several packs has an entry for each: any of them may be gone some day.
 pub fn encode(packs: &[(PackName, Vec<Entry>)]) -> Vec<u8> {
     let mut entries: Vec<(u32, &Entry)> = (0_u32..)
         .zip(packs)
         .flat_map(|(index, (_, entries))| entries.iter().map(move |entry| (index, entry)))
         .collect();
     entries.sort_by_key(|(pack, entry)| (entry.id, *pack, entry.offset, entry.plain_offset));
-    entries.dedup_by_key(|(_, entry)| entry.id);
+    entries.dedup_by_key(|(pack, entry)| (entry.id, *pack));
     let names: Vec<PackName> = packs.iter().map(|(name, _)| *name).collect();
     let mut bare = Vec::with_capacity(entries.len() * pack::ENTRY_LEN);
     entries.iter().for_each(|(_, entry)| entry.encode(&mut bare));
@@ -40,8 +40,8 @@ pub fn encode(packs: &[(PackName, Vec<Entry>)]) -> Vec<u8> {
 }
 
 /// Makes one segment of several, without the packs that are not to be kept and
-/// without entries that cannot be right. Of a chunk that is in several segments,
-/// the place in the first one given is kept.
+/// without entries that cannot be right. A chunk keeps a place in each of its
+/// packs: other processes may know another one of them to be gone.
 ///
 /// The bytes are given to `take` piece by piece, until it fails. Now and then
 /// there is a `pause`, in which the caller may let the memory of mapped segments
@@ -59,7 +59,7 @@ pub fn merge<E>(
     write(&packs.names, count, packs.entries(segments, &pause), take)
 }
 
-/// Writes a segment of so many entries, which come by rising id, each once.
+/// Writes a segment of so many entries, which come by rising id.
 fn write<'a, E>(
     packs: &[PackName],
     count: usize,
@@ -107,7 +107,7 @@ impl Packs {
         Packs { names, numbers }
     }
 
-    /// What is kept, each id once, with the number of its pack.
+    /// What is kept, each id once for a pack, with the number of that.
     fn entries<'a>(
         &self,
         segments: &[Segment<'a>],
@@ -119,10 +119,9 @@ impl Packs {
             let number = self.numbers.get(at)?.get(usize::try_from(pack).ok()?)?;
             Some(((*number)?, entry))
         });
-        let mut last = None;
-        kept.filter(move |(_, entry)| {
-            let id = entry.first_chunk::<32>();
-            last.replace(id) != Some(id)
+        let mut places = Places::default();
+        kept.filter(move |(pack, entry)| {
+            entry.first_chunk().is_some_and(|id| places.is_new(id, *pack))
         })
     }
 }

@@ -43,8 +43,8 @@ impl Agreement {
             let Some(segment) = mapped.segment() else { continue };
             let mut walk = Walk::new(mapped);
             for place in &self.waiting {
-                if let Some((entry, found)) = segment.find(&place.entry.id)
-                    && found == *place
+                if let Some((entry, _)) =
+                    segment.all(&place.entry.id).find(|(_, found)| found == place)
                 {
                     self.right.insert(Spot { segment: number, number: entry });
                     walk.reach(entry);

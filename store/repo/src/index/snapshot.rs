@@ -135,9 +135,8 @@ impl Snapshot {
                 *near = mapped.segment().and_then(|segment| segment.near(id));
             }
             all.iter().enumerate().find_map(|(at, near)| {
-                let (number, place) = near.as_ref()?.find(id)?;
-                let segment = group * TOGETHER + at;
-                counts(&place).then_some((Spot { segment, number }, place))
+                let (number, place) = near.as_ref()?.all(id).find(|(_, place)| counts(place))?;
+                Some((Spot { segment: group * TOGETHER + at, number }, place))
             })
         })
     }
@@ -221,10 +220,9 @@ impl Marks {
     /// Whether the entry is marked that says that a chunk is at this place.
     pub(crate) fn has(&self, place: &Place) -> bool {
         self.snapshot.segments.iter().zip(&self.bits).any(|(mapped, bits)| {
-            let found = mapped.segment().and_then(|segment| segment.find(&place.entry.id));
-            found.is_some_and(|(number, found)| {
-                found == *place && bits[number / WORD] >> (number % WORD) & 1 == 1
-            })
+            let all = mapped.segment().into_iter().flat_map(|segment| segment.all(&place.entry.id));
+            all.filter(|(_, found)| found == place)
+                .any(|(number, _)| bits[number / WORD] >> (number % WORD) & 1 == 1)
         })
     }
 
@@ -238,13 +236,14 @@ impl Marks {
         for (mapped, bits) in segments.iter().zip(&mut self.bits) {
             let Some(segment) = mapped.segment() else { continue };
             let mut walk = Walk::new(mapped);
-            ids.retain(|id| match segment.find(id) {
-                Some((number, place)) if alive.contains(&place.pack) => {
-                    bits[number / WORD] |= 1 << (number % WORD);
-                    walk.reach(number);
-                    false
-                }
-                _ => true,
+            ids.retain(|id| {
+                let mut all = segment.all(id);
+                let Some((number, _)) = all.find(|(_, place)| alive.contains(&place.pack)) else {
+                    return true;
+                };
+                bits[number / WORD] |= 1 << (number % WORD);
+                walk.reach(number);
+                false
             });
         }
         ids.first().copied()
