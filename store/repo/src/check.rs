@@ -124,9 +124,13 @@ impl PackProblem {
         }
     }
 
+    fn unread(pack: PackName, error: &StorageError) -> PackProblem {
+        PackProblem { pack, what: chain(error), kind: Kind::Unread }
+    }
+
     fn of_table(pack: PackName, error: &PackError) -> PackProblem {
         let kind = match error {
-            PackError::Storage(_) => Kind::Unread,
+            PackError::Storage(error) => return PackProblem::unread(pack, error),
             PackError::Decode(DecodeError::Version { .. }) => Kind::Newer,
             PackError::Decode(_) => Kind::Damaged,
         };
@@ -143,11 +147,6 @@ impl Packs {
             problems: Vec::new(),
             condemned: 0,
         }
-    }
-
-    /// Whether a chunk can be read.
-    fn has(&self, id: &Digest) -> bool {
-        self.sound.contains(id) || self.rest.contains(id)
     }
 }
 
@@ -252,9 +251,14 @@ impl Repo {
     ) -> Result<(), StorageError> {
         let key = pack_key(name);
         let bytes = match self.storage.get(&key, PACK_MAX).await {
+            Err(error @ StorageError::Denied { .. }) => return Err(error),
             // Deleted as garbage since its table was read.
             Err(StorageError::Missing { .. }) => return Ok(()),
-            other => other?,
+            Err(error) => {
+                packs.problems.push(PackProblem::unread(*name, &error));
+                return Ok(());
+            }
+            Ok(bytes) => bytes,
         };
         let name = *name;
         let look = tokio::task::spawn_blocking(move || look_at(&name, &bytes, &entries));
@@ -381,7 +385,7 @@ fn lost(
     let mut lost = Lost::default();
     for placed in table.extents() {
         let (_, Extent::Chunk { id, .. }) = placed? else { continue };
-        if packs.has(&id) && !in_bad(&id) {
+        if packs.sound.contains(&id) || (packs.rest.contains(&id) && !in_bad(&id)) {
             continue;
         }
         match index.look_often().get_any(&id) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use store_format::table::{self, KeptTable};
 use store_format::{ChunkTable, Extent, envelope};
-use wire::Digest;
+use wire::{Digest, chain};
 
 use super::RepairError;
 use super::donor::{Donor, Wanted};
@@ -98,11 +98,13 @@ impl Repo {
         let index = self.index.snapshot();
         let listed = index.packs();
         for problem in &examined.packs.problems {
+            let unread =
+                |what| RepairError::Unread { key: pack_key(&problem.pack).to_string(), what };
             if problem.is_unread() {
-                let (key, what) = (pack_key(&problem.pack).to_string(), problem.what.clone());
-                return Err(RepairError::Unread { key, what });
+                return Err(unread(problem.what.clone()));
             }
-            let bytes = packs::bytes(&self.storage, &problem.pack).await?;
+            let bytes = packs::bytes(&self.storage, &problem.pack).await;
+            let bytes = bytes.map_err(|error| unread(chain(&error)))?;
             let (pack, len) = (problem.pack, bytes.len() as u64);
             let look = tokio::task::spawn_blocking(move || {
                 // What has its name is as it was written: by a later version.

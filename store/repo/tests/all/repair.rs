@@ -381,17 +381,43 @@ async fn a_pack_of_a_later_version_is_left_alone() {
 }
 
 #[tokio::test]
+async fn an_image_whose_chunks_are_safe_elsewhere_is_not_called_lost() {
+    let store = stocked().await;
+    let other = store.other(&[1]).await;
+    let all_of_two = other.files("packs").remove(0);
+    let copy = store.lab.store().join(key(&other, &all_of_two));
+    fs::create_dir_all(copy.parent().unwrap()).unwrap();
+    fs::copy(&all_of_two, &copy).unwrap();
+    for (pack, lost) in [(&store.packs[0], &[0][..]), (&copy, &[])] {
+        flip(pack, 100);
+        let report = crate::common::open(&store.lab.store()).await.check(true).await.unwrap();
+        let [problem] = &report.problems[..] else { panic!("{report:?}") };
+        let expected = (&key(&store.lab, pack), &store.digests(lost));
+        assert_eq!((&problem.file, &problem.images), expected);
+        flip(pack, 100);
+    }
+}
+
+#[tokio::test]
 async fn what_the_disk_does_not_give_is_not_taken_for_damage() {
     let store = stocked().await;
     flip(&store.packs[1], 100);
     let before = content(&store.lab);
-    let plan = Plan::new(Fault::Unreadable, usize::MAX);
-    let storage = storage(&store.lab.store(), &plan);
-    let repo = std::sync::Arc::new(store_repo::Repo::open_storage(storage).await.unwrap());
-    let error = repo.repair(donors(&[&store.disks[0]]).await).await.unwrap_err();
-    assert!(matches!(error, RepairError::Unread { .. }), "{error:?}");
-    assert!(error.to_string().contains("packs/") && error.to_string().contains("ddrescue"));
-    assert!(content(&store.lab) == before);
+    for (fault, at) in [(Fault::Unreadable, usize::MAX), (Fault::BadSector, 64)] {
+        let storage = storage(&store.lab.store(), &Plan::new(fault, at));
+        let repo = std::sync::Arc::new(store_repo::Repo::open_storage(storage).await.unwrap());
+        let report = repo.check(true).await.unwrap();
+        for pack in &store.packs {
+            let file = key(&store.lab, pack);
+            let problem = report.problems.iter().find(|problem| problem.file == file).unwrap();
+            assert!(problem.advice.contains("ddrescue"), "{fault:?}: {problem:?}");
+            assert!(!problem.images.is_empty(), "{fault:?}: {problem:?}");
+        }
+        let error = repo.repair(donors(&[&store.disks[0]]).await).await.unwrap_err();
+        assert!(matches!(error, RepairError::Unread { .. }), "{fault:?}: {error:?}");
+        assert!(error.to_string().contains("packs/") && error.to_string().contains("ddrescue"));
+        assert!(content(&store.lab) == before);
+    }
     assert_eq!(store.repair(&[&store.disks[1]]).await.left, []);
     store.all_is_well().await;
 }

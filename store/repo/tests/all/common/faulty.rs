@@ -29,6 +29,8 @@ pub enum Fault {
     KilledAfter,
     /// No write goes wrong, but the disk does not give what is in the packs.
     Unreadable,
+    /// No write goes wrong, but the disk does not give byte `at` of any pack.
+    BadSector,
     /// No write goes wrong; a read does, once.
     Unread,
 }
@@ -37,7 +39,7 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct Plan {
     pub fault: Fault,
-    /// Number of the write or read, from 0.
+    /// Number of the write or read, from 0; or of the byte.
     pub at: usize,
     count: AtomicUsize,
     read: Mutex<Vec<(String, Option<GetRange>)>>,
@@ -79,12 +81,22 @@ impl Plan {
 
     /// Whether this write is the one.
     fn hits_write(&self) -> bool {
-        self.fault != Fault::Unread && self.count.fetch_add(1, Ordering::SeqCst) == self.at
+        !matches!(self.fault, Fault::Unread | Fault::BadSector)
+            && self.count.fetch_add(1, Ordering::SeqCst) == self.at
     }
 
-    /// Whether this read is the one.
-    fn hits_read(&self) -> bool {
-        self.fault == Fault::Unread && self.count.fetch_add(1, Ordering::SeqCst) == self.at
+    /// Whether this read is one that the disk does not answer.
+    fn hits_read(&self, location: &Path, options: &GetOptions) -> bool {
+        let is_pack = location.as_ref().starts_with("packs/");
+        match (self.fault, &options.range) {
+            (Fault::Unread, _) => self.count.fetch_add(1, Ordering::SeqCst) == self.at,
+            (Fault::Unreadable, _) => is_pack,
+            (Fault::BadSector, Some(GetRange::Bounded(range))) => {
+                is_pack && range.contains(&(self.at as u64))
+            }
+            (Fault::BadSector, _) => is_pack && !options.head,
+            _ => false,
+        }
     }
 }
 
@@ -200,8 +212,7 @@ impl ObjectStore for Faulty {
             let note = (location.to_string(), options.range.clone());
             self.plan.read.lock().unwrap().push(note);
         }
-        let is_pack = location.as_ref().starts_with("packs/");
-        if self.plan.hits_read() || (self.plan.fault == Fault::Unreadable && is_pack) {
+        if self.plan.hits_read(location, &options) {
             let source = Box::new(std::io::Error::from_raw_os_error(5));
             return Err(Error::Generic { store: "faulty", source });
         }
@@ -225,7 +236,9 @@ impl ObjectStore for Faulty {
             Fault::KilledBefore | Fault::KilledWithin => die(),
             Fault::Unsaid => self.inner.delete_stream(locations).map(move |_| Err(error())).boxed(),
             Fault::KilledAfter => self.inner.delete_stream(locations).map(|_| die()).boxed(),
-            Fault::Unreadable | Fault::Unread => self.inner.delete_stream(locations),
+            Fault::Unreadable | Fault::BadSector | Fault::Unread => {
+                self.inner.delete_stream(locations)
+            }
         }
     }
 
