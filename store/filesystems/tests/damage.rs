@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use store_filesystems::{Map, NoMap};
+use store_filesystems::{Map, NoMap, ReadAt};
 
 /// A file system of 2 MiB that a tool made.
 fn made(program: &str, args: &[&str]) -> Vec<u8> {
@@ -54,6 +54,54 @@ fn shorter_partitions_than_their_file_systems_have_none() {
         let found = store_filesystems::map(&disk[..half], half as u64);
         assert!(matches!(found, Err(NoMap::Unreliable { .. })), "{found:?}");
     }
+}
+
+/// A superblock of ext4 with these bytes in it, on a partition of any length.
+struct Head(Vec<u8>);
+
+impl Head {
+    fn with(fields: &[(usize, u32)]) -> Head {
+        let mut head = DISKS[0].clone();
+        for (at, value) in fields {
+            head[1024 + at..][..4].copy_from_slice(&value.to_le_bytes());
+        }
+        Head(head)
+    }
+
+    fn is_refused(&self, bytes: u64) {
+        let found = store_filesystems::map(self, bytes);
+        assert!(matches!(found, Err(NoMap::Unreliable { .. })), "{found:?}");
+    }
+}
+
+impl ReadAt for Head {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        buffer.fill(0);
+        let known = self.0.get(offset as usize..).unwrap_or_default();
+        let len = buffer.len().min(known.len());
+        buffer[..len].copy_from_slice(&known[..len]);
+        Ok(())
+    }
+}
+
+#[test]
+fn clusters_of_any_size_are_survived() {
+    // bigalloc, and how large a cluster is.
+    let ro_compat = u32::from_le_bytes(DISKS[0][1024 + 0x64..][..4].try_into().unwrap()) | 0x200;
+    for shift in 0..=u32::from(u8::MAX) {
+        let head = Head::with(&[(0x64, ro_compat), (0x1c, shift)]);
+        match shift {
+            // A group has 2^13 blocks.
+            14.. => head.is_refused(2 << 20),
+            _ => drop(store_filesystems::map(&head, 2 << 20)),
+        }
+    }
+}
+
+#[test]
+fn more_groups_than_any_file_system_has_are_refused() {
+    // Groups of one block each.
+    Head::with(&[(0x4, 1 << 24), (0x20, 1)]).is_refused(1 << 34);
 }
 
 proptest! {

@@ -9,8 +9,8 @@ const LEN: usize = 1024;
 const MAGIC: u16 = 0xef53;
 /// Unmounted cleanly, and no errors found.
 const STATE_CLEAN: u16 = 1;
-/// Most groups; more blocks than any file system has.
-const GROUPS_MAX: u64 = 1 << 24;
+/// Most groups: 128 TiB in groups of 128 MiB.
+const GROUPS_MAX: u64 = 1 << 20;
 
 const INCOMPAT_RECOVER: u32 = 0x4;
 const INCOMPAT_META_BG: u32 = 0x10;
@@ -148,9 +148,10 @@ impl Superblock {
     fn is_possible(&self) -> bool {
         let bits = self.block_bytes * 8;
         let inodes_fit = self.inodes_per_group.checked_mul(self.inode_bytes).is_some();
+        let blocks_max = bits.checked_mul(self.blocks_per_cluster);
         self.blocks > self.first_block
             && self.first_block <= 1
-            && (1..=bits * self.blocks_per_cluster).contains(&self.blocks_per_group)
+            && blocks_max.is_some_and(|max| (1..=max).contains(&self.blocks_per_group))
             && self.blocks_per_group.is_multiple_of(self.blocks_per_cluster)
             && (1..=bits).contains(&self.inodes_per_group)
             && inodes_fit
