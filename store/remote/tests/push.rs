@@ -309,4 +309,16 @@ fn a_server_that_reads_back_is_waited_for_but_not_for_ever() {
     assert!(matches!(error, FetchError::Stalled { .. }), "{error}");
     let waited = lab.clock.now() - before;
     assert!((3600..3700).contains(&waited.as_secs()), "{waited:?}");
+
+    // What goes back and forth gets no further either.
+    let (Sample { envelope, table, .. }, reference) = (&lab.sample, "lab/web:1".parse().unwrap());
+    let source = |number| Ok::<_, Infallible>(lab.chunk(number));
+    let error = lab.client.push(envelope, table, Some(&reference), source, |progress| {
+        if let PushProgress::Verifying { done_bytes, total_bytes } = progress {
+            let done_bytes = 15 - done_bytes;
+            lab.server.file("/v1/uploads/u3", json(&State::Verifying { done_bytes, total_bytes }));
+        }
+    });
+    let error = error.unwrap_err();
+    assert!(matches!(error, PushError::Fetch(FetchError::Stalled { .. })), "{error}");
 }

@@ -98,7 +98,7 @@ impl<'a> Session<'a> {
             })
         };
         let mut state = ask(&url, Some(commit))?;
-        let mut last = (None, timing.now());
+        let mut most = (0, timing.now());
         loop {
             let (done_bytes, total_bytes) = match state {
                 State::Stored(stored) => return Ok(stored),
@@ -107,10 +107,10 @@ impl<'a> Session<'a> {
             };
             progress(PushProgress::Verifying { done_bytes, total_bytes });
             let now = timing.now();
-            if last.0 != Some(done_bytes) {
-                last = (Some(done_bytes), now);
+            if done_bytes > most.0 {
+                most = (done_bytes, now);
             }
-            if now.saturating_sub(last.1) >= STALLED {
+            if now.saturating_sub(most.1) >= STALLED {
                 return Err(FetchError::Stalled { url, minutes: STALLED.as_secs() / 60 });
             }
             timing.sleep(POLL);
