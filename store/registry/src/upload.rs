@@ -88,10 +88,11 @@ async fn missing(
     body: Body,
 ) -> Response {
     let answer = async {
-        let using = shared.uploads()?.using(&upload)?;
+        let using = shared.uploads()?.using_body(&upload).await?;
         let bytes = read(&headers, body, IDS_BYTES_MAX).await?;
         let ids = decode_ids(&bytes).map_err(|error| Problem::bad(error.to_string()))?;
-        let missing = using.open.upload.missing(ids).await.map_err(problem)?;
+        let upload = Arc::clone(&using.open.upload);
+        let missing = upload.missing(ids, using).await.map_err(problem)?;
         let mut answer = Response::new(Body::from(encode_ids(&missing)));
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -108,10 +109,11 @@ async fn frame(
     body: Body,
 ) -> Response {
     let answer = async {
-        let using = shared.uploads()?.using(&upload)?;
+        let using = shared.uploads()?.using_body(&upload).await?;
         let bytes = read(&headers, body, FRAME_MAX as usize).await?;
         let len = bytes.len() as u64;
-        let received = using.open.upload.frame(bytes).await.map_err(problem)?;
+        let upload = Arc::clone(&using.open.upload);
+        let received = upload.frame(bytes, using).await.map_err(problem)?;
         shared.metrics.add_upload_bytes(len);
         Ok(json(StatusCode::OK, &received))
     };
@@ -133,7 +135,7 @@ async fn commit(
 ) -> Response {
     let answer = async {
         let uploads = shared.uploads()?;
-        let using = uploads.using(&upload)?;
+        let using = uploads.using_body(&upload).await?;
         let Query(name) = name.map_err(|error| Problem::bad(error.body_text()))?;
         let reference = name.reference.map(|text| reference(&text)).transpose()?;
         let body = read(&headers, body, COMMIT_BYTES_MAX).await?;

@@ -27,7 +27,8 @@ const LATER_SECS: u64 = 10;
 /// How much is taken at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Uploads at a time; each may have two packs in memory, 130 MB.
+    /// Uploads at a time; each may have two packs in memory, 130 MB, and the
+    /// bodies of four requests.
     pub uploads: usize,
     /// An upload ends after so long without a request.
     pub silence: Duration,
@@ -45,6 +46,9 @@ pub struct Uploads {
     pub(crate) limits: Limits,
     slots: Arc<Semaphore>,
     verifying: Arc<Semaphore>,
+    /// Bodies that may be in memory: those that have stored their image have no
+    /// slot, and may be asked all the same.
+    bodies: Arc<Semaphore>,
     open: Mutex<HashMap<String, Arc<Open>>>,
 }
 
@@ -62,7 +66,9 @@ pub(crate) struct Open {
 /// A request at work on an upload, which does not end meanwhile.
 pub(crate) struct Using {
     pub(crate) open: Arc<Open>,
-    _permit: OwnedSemaphorePermit,
+    _request: OwnedSemaphorePermit,
+    /// Of one that has a body.
+    body: Option<OwnedSemaphorePermit>,
 }
 
 type Outcome = Option<Result<Stored, Problem>>;
@@ -91,7 +97,8 @@ impl Uploads {
     pub fn new(repo: Arc<Repo>, limits: Limits) -> Arc<Uploads> {
         let slots = Arc::new(Semaphore::new(limits.uploads));
         let verifying = Arc::new(Semaphore::new(VERIFYING));
-        Arc::new(Uploads { repo, limits, slots, verifying, open: Mutex::default() })
+        let bodies = Arc::new(Semaphore::new(limits.uploads * REQUESTS));
+        Arc::new(Uploads { repo, limits, slots, verifying, bodies, open: Mutex::default() })
     }
 
     /// Begins one; returns its name.
@@ -124,7 +131,16 @@ impl Uploads {
             let error = format!("upload {id} has {REQUESTS} requests at work: wait for their ends");
             Problem::later(StatusCode::TOO_MANY_REQUESTS, error, 1)
         })?;
-        Ok(Using { open, _permit: permit })
+        Ok(Using { open, _request: permit, body: None })
+    }
+
+    /// Begins a request that has a body, once there is room for it.
+    pub(crate) async fn using_body(&self, id: &str) -> Result<Using, Problem> {
+        let mut using = self.using(id)?;
+        let body = Arc::clone(&self.bodies).acquire_owned().await;
+        let body = body.map_err(|_| failed(&ReceiveError::Broken))?;
+        using.body = Some(body);
+        Ok(using)
     }
 
     /// Ends one; what was sent is packed, and garbage.

@@ -62,6 +62,8 @@ pub(crate) fn failed(source: sqlx::Error) -> StorageError {
     match primary {
         Some(13) => StorageError::Full { key, source },
         Some(3 | 8 | 14) => StorageError::Denied { key, source },
+        Some(5 | 6) => StorageError::Busy { key, source },
+        Some(11 | 26) => StorageError::Ruined { key, source },
         _ => StorageError::Database { key, source },
     }
 }
@@ -148,7 +150,7 @@ impl Database {
     /// by, and, if given, its reference,
     /// and ends the lease under which these and its blobs were stored or found:
     /// all or nothing. Nothing, and false, where the lease is gone, or what it
-    /// should have kept: nobody deletes while this looks.
+    /// should have kept.
     pub(crate) async fn commit(
         &self,
         lease: &str,
@@ -162,10 +164,13 @@ impl Database {
         let blobs = blobs.map(|blob| blob_key(&blob).to_string());
         let packs_keys = packs.iter().map(|pack| pack_key(pack).to_string());
         let needed: Vec<String> = blobs.chain(packs_keys).collect();
+        // The lease keeps what is there; looking, which may take long, keeps nobody
+        // waiting.
+        if !storage.has(&needed).await? {
+            return Ok(false);
+        }
         let mut change = self.begin().await.map_err(failed)?;
-        if !garbage::redeem(&mut change, lease, &needed).await.map_err(failed)?
-            || !storage.has(&needed).await?
-        {
+        if !garbage::redeem(&mut change, lease, &needed).await.map_err(failed)? {
             return Ok(false);
         }
         let commit = async {

@@ -9,6 +9,7 @@ mod packing;
 mod verify;
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -44,6 +45,9 @@ pub struct Upload {
     /// What counted as stored when it began.
     known: Snapshot,
     taking: Mutex<Taking>,
+    /// It takes nothing more. Not under that lock: who has it may wait for the
+    /// store, and so for the thread that closes.
+    closed: AtomicBool,
 }
 
 /// What was sent.
@@ -56,8 +60,6 @@ struct Taking {
     packing: Option<Packing>,
     /// Packs that were written.
     own: BTreeSet<PackName>,
-    /// It takes nothing more.
-    closed: bool,
 }
 
 /// Why an upload is refused, or cannot go on.
@@ -144,6 +146,7 @@ impl Repo {
             lease: tokio::sync::Mutex::new(Some(lease)),
             known: self.index.snapshot(),
             taking: Mutex::new(Taking { pending_max: PENDING, ..Taking::default() }),
+            closed: AtomicBool::new(false),
         }))
     }
 }
@@ -155,26 +158,39 @@ impl Upload {
     }
 
     /// Which of some chunks the store lacks. What was sent counts as there.
-    pub async fn missing(self: &Arc<Self>, ids: Vec<Digest>) -> Result<Vec<Digest>, ReceiveError> {
+    /// `turn` is held until the work ends, which dropping this call does not do.
+    pub async fn missing(
+        self: &Arc<Self>,
+        ids: Vec<Digest>,
+        turn: impl Send + 'static,
+    ) -> Result<Vec<Digest>, ReceiveError> {
         self.blocking(move |this| {
+            let _turn = turn;
             let now = this.repo.index.snapshot();
             let mut ids = ids;
             ids.retain(|id| !this.is_stored(&now, id));
             let taking = this.taking();
             ids.retain(|id| !taking.pending.contains(id));
-            match taking.closed {
-                true => Err(ReceiveError::Ended),
-                false => Ok(ids),
-            }
+            drop(taking);
+            this.check_open()?;
+            Ok(ids)
         })
         .await
     }
 
     /// Takes the chunks of a frame. They are durable when the image is recorded,
-    /// or when the upload has ended.
-    pub async fn frame(self: &Arc<Self>, bytes: Bytes) -> Result<Received, ReceiveError> {
-        // Not to be left in the middle, which dropping this call must not do.
-        self.blocking(move |this| this.take(&bytes)).await
+    /// or when the upload has ended. `turn` is held until the work ends, which
+    /// dropping this call does not do.
+    pub async fn frame(
+        self: &Arc<Self>,
+        bytes: Bytes,
+        turn: impl Send + 'static,
+    ) -> Result<Received, ReceiveError> {
+        self.blocking(move |this| {
+            let _turn = turn;
+            this.take(&bytes)
+        })
+        .await
     }
 
     /// Reads the image back, and records and names it when it is what its
@@ -203,7 +219,14 @@ impl Upload {
             }
             return Ok(stored);
         }
-        let stored = self.record((envelope, table), blobs, own, reference, progress).await?;
+        let recorded = self.record((envelope, table), blobs, own, reference, progress).await;
+        let stored = match recorded {
+            // What is missing then, or damaged, may be so because of that.
+            Err(_) if !self.repo.database.has_lease(&self.id).await? => {
+                return Err(ReceiveError::Lapsed);
+            }
+            other => other?,
+        };
         self.close();
         if let Some(lease) = lease.take() {
             lease.redeemed();
@@ -291,9 +314,7 @@ impl Upload {
         let now = self.repo.index.snapshot();
         let mut new: Vec<bool> = ids.iter().map(|id| !self.is_stored(&now, id)).collect();
         let mut taking = self.taking();
-        if taking.closed {
-            return Err(ReceiveError::Ended);
-        }
+        self.check_open()?;
         for (new, id) in new.iter_mut().zip(&ids) {
             *new = *new && taking.pending.insert(*id);
         }
@@ -320,7 +341,7 @@ impl Upload {
             return Ok(());
         }
         // Chunks that counted as taken are lost with it.
-        taking.closed = true;
+        self.close();
         packing.finish().and(Err(ReceiveError::Broken))
     }
 
@@ -332,7 +353,7 @@ impl Upload {
             match packing.finish() {
                 Ok(packs) => taking.own.extend(packs),
                 Err(error) => {
-                    taking.closed = true;
+                    self.close();
                     return Err(error);
                 }
             }
@@ -348,8 +369,16 @@ impl Upload {
         taking.pending_max = PENDING + taking.pending.len();
     }
 
+    /// Nothing more is taken by who gets the lock from now on.
     fn close(&self) {
-        self.taking().closed = true;
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    fn check_open(&self) -> Result<(), ReceiveError> {
+        match self.closed.load(Ordering::SeqCst) {
+            true => Err(ReceiveError::Ended),
+            false => Ok(()),
+        }
     }
 
     fn taking(&self) -> MutexGuard<'_, Taking> {
@@ -375,5 +404,43 @@ fn stored(row: &ImageRow, chunks: u64) -> Stored {
         chunks,
         stored_bytes: row.stored_bytes,
         new_bytes: row.new_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn closing_does_not_wait_for_what_is_under_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let repo = Arc::new(Repo::open_or_create(folder.path().to_str().unwrap()).await.unwrap());
+        let upload = repo.receive().await.unwrap();
+        // As a frame has it that waits for the store.
+        let taking = upload.taking();
+        upload.close();
+        drop(taking);
+        let error = upload.missing(Vec::new(), ()).await.unwrap_err();
+        assert!(matches!(error, ReceiveError::Ended), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_with_the_work_and_not_with_the_call() {
+        let folder = tempfile::tempdir().unwrap();
+        let repo = Arc::new(Repo::open_or_create(folder.path().to_str().unwrap()).await.unwrap());
+        let upload = repo.receive().await.unwrap();
+        let turn = Arc::new(());
+        let taking = upload.taking();
+        let mut call = Box::pin(upload.missing(Vec::new(), Arc::clone(&turn)));
+        assert!((&mut call).now_or_never().is_none());
+        drop(call);
+        assert_eq!(Arc::strong_count(&turn), 2);
+        drop(taking);
+        while Arc::strong_count(&turn) > 1 {
+            tokio::task::yield_now().await;
+        }
+        upload.end().await.unwrap();
     }
 }

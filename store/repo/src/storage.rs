@@ -3,7 +3,9 @@
 mod content;
 mod error;
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,6 +97,26 @@ impl Storage {
     /// Deletes an object; one that is gone already is fine.
     pub(crate) async fn delete(&self, key: &str) -> Result<(), StorageError> {
         delete(&self.objects, &Key::from(key)).await
+    }
+
+    /// What was deleted stays so, whenever the power fails: an object that came
+    /// back after its records were forgotten would count as stored.
+    pub(crate) async fn sync_deletions(&self, keys: &[String]) -> Result<(), StorageError> {
+        if self.is_apart() {
+            return Ok(());
+        }
+        let folders: BTreeSet<PathBuf> =
+            keys.iter().filter_map(|key| Some(self.home.join(key).parent()?.to_owned())).collect();
+        let sync = move || {
+            folders.iter().try_for_each(|folder| match File::open(folder) {
+                // It went with its last file.
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                folder => folder?.sync_all(),
+            })
+        };
+        let synced = tokio::task::spawn_blocking(sync).await;
+        let failed = |e| StorageError::new(&self.name, e);
+        synced.map_err(|e| failed(Box::new(e)))?.map_err(|e| failed(Box::new(e)))
     }
 
     /// As [`Storage::delete`], for a file in `home`.

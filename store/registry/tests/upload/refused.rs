@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
-use futures::stream;
+use futures::{FutureExt, stream};
 use store_format::upload::{COMMIT_BYTES_MAX, IDS_BYTES_MAX, encode_commit};
 use store_format::{ChunkTable, Extent, digest_of, frame};
 use store_registry::{Limits, upload_routes};
@@ -84,6 +84,28 @@ async fn what_is_too_long_is_refused_before_it_is_read() {
         let short = Request::post(&path).header("content-length", 9).body(Body::from("four"));
         assert_eq!(taker.send(short.unwrap()).await.status, StatusCode::BAD_REQUEST, "{path}");
     }
+}
+
+#[tokio::test]
+async fn those_that_have_stored_their_image_take_no_more_memory() {
+    let image = Image::sample(1).await;
+    let taker = Taker::with(Limits { uploads: 1, ..Limits::default() }).await;
+    let mut paths = Vec::new();
+    for _ in 0..2 {
+        let upload = taker.begin().await;
+        taker.frames(&upload, &image.chunks).await;
+        taker.stored(&upload, "", &image).await;
+        paths.push(format!("{upload}/frames"));
+    }
+    let mut calls: Vec<_> = (0..4).map(|_| Box::pin(taker.send(endless(&paths[0], 9)))).collect();
+    for call in &mut calls {
+        assert!(call.now_or_never().is_none());
+    }
+    // It would be refused at once.
+    let mut more = Box::pin(taker.send(endless(&paths[1], u64::from(frame::FRAME_MAX) + 1)));
+    assert!((&mut more).now_or_never().is_none());
+    calls.pop();
+    assert_eq!(more.await.status, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
 #[tokio::test]

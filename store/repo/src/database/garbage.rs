@@ -170,6 +170,13 @@ impl Database {
         done.await.map(|_| ()).map_err(failed)
     }
 
+    /// Whether a lease is recorded, as one is until it is taken away.
+    pub(crate) async fn has_lease(&self, id: &str) -> Result<bool, StorageError> {
+        let row = sqlx::query("SELECT 1 FROM leases WHERE id = $1").bind(id);
+        let row = row.fetch_optional(&self.pool).await.map_err(failed)?;
+        Ok(row.is_some())
+    }
+
     /// The current epoch.
     pub(crate) async fn epoch(&self) -> Result<u64, StorageError> {
         let row = sqlx::query("SELECT number FROM epoch").fetch_one(&self.pool).await;
@@ -306,16 +313,24 @@ impl Database {
         .await
         .map_err(failed)?;
         let mut deleted = Deleted::default();
+        let mut gone = Vec::new();
         for row in &rows {
             let key: String = row.try_get("object").map_err(failed)?;
             if let Err(error) = storage.delete(&key).await {
+                // Whoever does not answer would keep all writers waiting.
+                let is_silent = matches!(error, StorageError::Unreachable { .. });
                 deleted.failed.get_or_insert(error);
-                continue;
+                match is_silent {
+                    true => break,
+                    false => continue,
+                }
             }
             spare(&mut *change, &key).await.map_err(failed)?;
             deleted.objects += 1;
             deleted.bytes += number(row, "bytes").map_err(failed)?;
+            gone.push(key);
         }
+        storage.sync_deletions(&gone).await?;
         change.commit().await.map_err(failed)?;
         deleted.more = deleted.objects > 0 && rows.len() as i64 == DELETE_BATCH;
         Ok(deleted)

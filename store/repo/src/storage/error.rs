@@ -37,7 +37,7 @@ pub enum StorageError {
         source: Cause,
     },
     /// No such file.
-    #[error("{key} is missing from the store")]
+    #[error("{key} is missing from the store: `ingot check` says which images need it")]
     Missing {
         /// File in the store.
         key: String,
@@ -73,8 +73,29 @@ pub enum StorageError {
         /// Its length.
         len: u64,
     },
+    /// Others write to the database.
+    #[error("others have been writing to the store's records, {key}, for long: try again")]
+    Busy {
+        /// File in the store.
+        key: String,
+        /// What the database said.
+        #[source]
+        source: Arc<sqlx::Error>,
+    },
+    /// The database is no database, or not any more.
+    #[error(
+        "the store's records, {key}, are damaged: restore the file from a backup \
+         (docs/backends.md); packs and blobs stay as they are"
+    )]
+    Ruined {
+        /// File in the store.
+        key: String,
+        /// What the database said.
+        #[source]
+        source: Arc<sqlx::Error>,
+    },
     /// The database gave another error.
-    #[error("the store's database {key} failed")]
+    #[error("the store's records, {key}, could not be used: try again, and look at the cause")]
     Database {
         /// File in the store.
         key: String,
@@ -83,7 +104,7 @@ pub enum StorageError {
         source: Arc<sqlx::Error>,
     },
     /// Anything else.
-    #[error("the store cannot access {key}")]
+    #[error("the store cannot access {key}: the cause says why, and trying again harms nothing")]
     Other {
         /// File in the store.
         key: String,
