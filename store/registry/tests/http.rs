@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use bytes::Bytes;
+use futures::TryStreamExt;
 use store_format::{ChunkTable, Envelope, Locations};
 use store_registry::{Metrics, router};
 use store_repo::{ImportOptions, Imported, Repo, Source};
@@ -68,8 +69,9 @@ impl Lab {
 
     /// Path and bytes of the one pack.
     async fn pack(&self) -> (String, Vec<u8>) {
-        let locations = self.repo.locations(&self.image.digest).await.unwrap();
-        let name = locations.packs[0].to_string();
+        let locations = self.repo.locations_read(&self.image.digest).await.unwrap();
+        let locations: Vec<_> = locations.bytes.try_collect().await.unwrap();
+        let name = Locations::decode(&locations.concat()).unwrap().packs[0].to_string();
         let file = self.folder.path().join("store/packs").join(&name[..2]).join(&name);
         (format!("/v1/packs/{name}"), std::fs::read(file).unwrap())
     }

@@ -1,6 +1,7 @@
 //! What is in the store: names, images, and what readers ask for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::ready;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::index::{Frugal, Marks, Snapshot};
 use crate::open::Repo;
 use crate::packs::{self, PackBytes, PackRead};
 use crate::read::ReadError;
+use crate::shelf::Answer;
 use crate::storage::{StorageError, blob_key, pack_key};
 use crate::tables::OpenTable;
 
@@ -240,9 +242,13 @@ impl Repo {
     /// time.
     pub async fn table_read(&self, digest: &Digest) -> Result<BlobRead, ReadError> {
         let row = self.row(digest).await?;
-        let OpenTable { content, outline, key } = self.open_table(&row).await?.table;
-        let (name, len) = (outline.name, outline.len);
-        Ok(BlobRead { name, len, bytes: packs::content_stream(Arc::new(content), len, key) })
+        // One that has this name never changes.
+        let known = || ready(Ok(self.tables.get(&row.table).map(|(answer, ())| answer)));
+        let find = async {
+            let table = self.open_table(&row).await?.table;
+            Ok((row.table, self.spooled(table).await?, ()))
+        };
+        Ok(self.tables.answer(known, find).await?.into())
     }
 
     /// Which chunks an image is made of.
@@ -251,13 +257,10 @@ impl Repo {
         self.table_of(&row).await
     }
 
-    /// Bytes of a pack.
-    pub async fn pack_range(
-        &self,
-        pack: &PackName,
-        range: Range<u64>,
-    ) -> Result<Bytes, StorageError> {
-        self.storage.read(&pack_key(pack), range).await
+    /// Which of some chunks are stored, as far as the index knows now.
+    pub fn holds(&self, ids: &[Digest]) -> Vec<bool> {
+        let index = self.index.snapshot();
+        ids.iter().map(|id| index.get(id).is_some()).collect()
     }
 
     /// The length of a pack.
@@ -283,6 +286,12 @@ pub struct BlobRead {
     pub len: u64,
     /// The bytes.
     pub bytes: PackBytes,
+}
+
+impl From<Answer> for BlobRead {
+    fn from(Answer { name, len, key, content }: Answer) -> BlobRead {
+        BlobRead { name, len, bytes: packs::content_stream(content, len, key) }
+    }
 }
 
 /// Which chunks are of one image alone: bits for each entry of the index.

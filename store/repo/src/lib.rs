@@ -43,6 +43,7 @@ mod receive;
 mod record;
 mod repair;
 mod sharing;
+mod shelf;
 #[cfg(test)]
 mod simulation;
 mod sorted;

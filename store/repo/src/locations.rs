@@ -3,133 +3,55 @@
 //! Finding out takes a look-up per chunk, so it is done beside the runtime, a
 //! few at a time, and the last answers are kept while the index stays as it is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use store_format::pack::Entry;
 use store_format::segment::Place;
-use store_format::{Extent, Location, Locations, LocationsWriter, PackName};
-use tokio::sync::Semaphore;
+use store_format::{Extent, Location, LocationsWriter, PackName};
 use wire::Digest;
 
 use crate::database::ImageRow;
 use crate::images::BlobRead;
 use crate::index::Frugal;
 use crate::open::Repo;
-use crate::packs;
 use crate::read::{ReadError, scratch};
+use crate::shelf::{Answer, Shelf};
 use crate::sorted::scratch_file;
 use crate::storage::{Content, StorageError, pack_key};
 use crate::survey::Survey;
 use crate::tables::OpenTable;
 
-/// Images that are looked up at a time: others have work to do, too.
-const TURNS: usize = 2;
-/// Bytes of answers that are kept.
-const KEPT_BYTES: u64 = 64 << 20;
 /// Most chunks of an answer that is in memory: 1 MiB.
 const IN_MEMORY_MAX: u64 = 1 << 16;
 
-/// The answers that are kept, and whose turn it is.
-pub(crate) struct Placed {
-    turns: Semaphore,
-    kept: Mutex<Kept>,
-}
-
-/// Answers, the oldest first; all of one generation of the index.
-#[derive(Default)]
-struct Kept {
-    generation: u64,
-    answers: VecDeque<Answer>,
-    bytes: u64,
-}
-
-#[derive(Clone)]
-struct Answer {
-    image: Digest,
-    table: Digest,
-    packs: Arc<Vec<PackName>>,
-    /// BLAKE3 of the content.
-    name: Digest,
-    len: u64,
-    content: Arc<Content>,
-}
-
-impl Default for Placed {
-    fn default() -> Placed {
-        Placed { turns: Semaphore::new(TURNS), kept: Mutex::default() }
-    }
-}
-
-impl Kept {
-    fn get(&self, generation: u64, row: &ImageRow) -> Option<Answer> {
-        let mut answers = self.answers.iter().filter(|_| self.generation == generation);
-        answers.find(|known| known.image == row.digest && known.table == row.table).cloned()
-    }
-
-    fn put(&mut self, generation: u64, answer: Answer) {
-        if self.generation != generation {
-            *self = Kept { generation, ..Kept::default() };
-        }
-        self.bytes += answer.len;
-        self.answers.push_back(answer);
-        while self.bytes > KEPT_BYTES {
-            let Some(oldest) = self.answers.pop_front() else { break };
-            self.bytes -= oldest.len;
-        }
-    }
-}
-
-impl Placed {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// Lists by the generation of the index, image and table; with the packs that
+/// they name.
+pub(crate) type Lists = Shelf<(u64, Digest, Digest), Arc<Vec<PackName>>>;
 
 impl Repo {
-    /// Where the chunks of an image are, all in memory.
-    pub async fn locations(&self, digest: &Digest) -> Result<Locations, ReadError> {
-        let bytes = self.look_up(&self.row(digest).await?).await?.1.content.all();
-        let bytes = bytes.map_err(|source| self.no_room(source))?;
-        Locations::decode(&bytes).map_err(|_| ReadError::Broken)
-    }
-
-    /// Which of some chunks are stored, as far as the index knows now.
-    pub fn holds(&self, ids: &[Digest]) -> Vec<bool> {
-        let index = self.index.snapshot();
-        ids.iter().map(|id| index.get(id).is_some()).collect()
-    }
-
-    /// [`Repo::locations`] as they are sent, a part of them in memory at a time.
-    /// Nothing that they name is deleted within the hour that fetching it may take.
+    /// Where the chunks of an image are, as it is sent, a part of it in memory at a
+    /// time. Nothing that it names is deleted within the hour that fetching it may
+    /// take.
     pub async fn locations_read(&self, digest: &Digest) -> Result<BlobRead, ReadError> {
         self.lease_pulls().await?;
         let row = self.row(digest).await?;
-        let Answer { name, len, content, .. } = self.answer(&row).await?;
-        let key = "a list of locations".to_owned();
-        Ok(BlobRead { name, len, bytes: packs::content_stream(content, len, key) })
+        let find = async {
+            let (generation, answer, packs) = self.look_up(&row).await?;
+            Ok(((generation, row.digest, row.table), answer, packs))
+        };
+        Ok(self.lists.answer(|| self.known_list(&row), find).await?.into())
     }
 
-    /// From what is kept, or looked up when it is our turn.
-    async fn answer(&self, row: &ImageRow) -> Result<Answer, ReadError> {
-        let known = || self.placed.kept().get(self.index.snapshot().generation, row);
-        if let Some(answer) = known()
-            && !self.is_stale(Ok(&answer.packs)).await?
-        {
-            return Ok(answer);
-        }
-        let _turn = self.placed.turns.acquire().await.map_err(|_| ReadError::Broken)?;
-        // Whoever was before us may have asked for the same.
-        if let Some(answer) = known()
-            && !self.is_stale(Ok(&answer.packs)).await?
-        {
-            return Ok(answer);
-        }
-        let (generation, answer) = self.look_up(row).await?;
-        self.placed.kept().put(generation, answer.clone());
-        Ok(answer)
+    /// A list that is kept, if it is still right.
+    async fn known_list(&self, row: &ImageRow) -> Result<Option<Answer>, ReadError> {
+        let generation = self.index.snapshot().generation;
+        let known = self.lists.get(&(generation, row.digest, row.table));
+        let Some((answer, packs)) = known else { return Ok(None) };
+        let is_stale = self.is_stale(Ok(&packs)).await?;
+        Ok((!is_stale).then_some(answer))
     }
 
     /// Whether the index may know less, or more, than there is: another process
@@ -142,36 +64,28 @@ impl Repo {
             Ok(packs) => packs,
             Err(error) => return Ok(matches!(error, ReadError::Chunk { .. })),
         };
-        for pack in packs {
-            match self.storage.len(&pack_key(pack)).await {
-                Ok(_) => {}
-                Err(StorageError::Missing { .. }) => return Ok(true),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(false)
+        let keys: Vec<_> = packs.iter().map(|pack| pack_key(pack).to_string()).collect();
+        Ok(!self.storage.has(&keys).await?)
     }
 
     /// Looks up every chunk, on a thread that may take its time. Returns the
-    /// generation of the index, too.
-    async fn look_up(&self, row: &ImageRow) -> Result<(u64, Answer), ReadError> {
+    /// generation of the index and the packs, too.
+    async fn look_up(
+        &self,
+        row: &ImageRow,
+    ) -> Result<(u64, Answer, Arc<Vec<PackName>>), ReadError> {
         let table = Arc::new(self.open_table(row).await?.table);
         let (index, survey) = self.survey(&table, &(0..table.outline.disk_bytes())).await?;
         let home = self.storage.home.clone();
-        let (image, table_name) = (row.digest, row.table);
         let work = tokio::task::spawn_blocking(move || {
             let (content, name) = list(&table, &index, &survey, &home)?;
             let len =
                 content.len().map_err(|source| scratch(&home.display().to_string(), source))?;
-            let (content, packs) = (Arc::new(content), Arc::new(survey.packs));
-            let answer = Answer { image, table: table_name, packs, name, len, content };
-            Ok((index.look().generation, answer))
+            let key = "a list of locations".into();
+            let answer = Answer { name, len, key, content: Arc::new(content) };
+            Ok((index.look().generation, answer, Arc::new(survey.packs)))
         });
         work.await.map_err(|_| ReadError::Broken)?
-    }
-
-    fn no_room(&self, source: io::Error) -> ReadError {
-        scratch(&self.storage.home.display().to_string(), source)
     }
 }
 
@@ -218,43 +132,4 @@ fn write_list<W: Write>(
     }
     index.let_go();
     writer.finish().map_err(no_room)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(number: u8) -> ImageRow {
-        let digest = store_format::digest_of(&[number]);
-        ImageRow {
-            digest,
-            table: digest,
-            disk_bytes: 0,
-            data_bytes: 0,
-            stored_bytes: 0,
-            new_bytes: 0,
-            created_ms: 0,
-        }
-    }
-
-    fn answer(number: u8, len: u64) -> Answer {
-        let ImageRow { digest: image, table, .. } = row(number);
-        let content = Arc::new(Content::Memory(vec![0; 5].into()));
-        Answer { image, table, packs: Arc::default(), name: image, len, content }
-    }
-
-    #[test]
-    fn the_last_answers_are_kept_while_the_index_stays() {
-        let mut kept = Kept::default();
-        for number in 0..3 {
-            kept.put(7, answer(number, KEPT_BYTES / 2));
-        }
-        let there: Vec<_> = (0..3).map(|number| kept.get(7, &row(number)).is_some()).collect();
-        assert_eq!(there, [false, true, true]);
-        assert!(kept.get(8, &row(2)).is_none());
-        kept.put(8, answer(3, 1));
-        assert_eq!((kept.answers.len(), kept.bytes), (1, 1));
-        kept.put(8, answer(4, KEPT_BYTES + 1));
-        assert_eq!((kept.answers.len(), kept.bytes), (0, 0));
-    }
 }

@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sqlx::migrate::MigrateError;
 use store_format::PackName;
 use tokio::sync::Mutex;
+use wire::Digest;
 
 use crate::database::{self, Database};
 use crate::index::Index;
 use crate::lease::Pulls;
-use crate::locations::Placed;
+use crate::locations::Lists;
 use crate::marker::{self, FORMAT, MARKER};
 use crate::packs::{self, PackError};
 use crate::place::{Missing, Place};
+use crate::shelf::Shelf;
 use crate::storage::{Storage, StorageError, pack_key};
 
 /// Entries after which the tables of packs become one index segment when an
@@ -28,7 +30,9 @@ pub struct Repo {
     pub(crate) storage: Storage,
     pub(crate) database: Database,
     pub(crate) index: Index,
-    pub(crate) placed: Placed,
+    /// Answers to those who ask for locations, and for chunk tables.
+    pub(crate) lists: Lists,
+    pub(crate) tables: Shelf<Digest, ()>,
     pub(crate) pulls: Pulls,
     /// Held by whoever looks which packs there are.
     looking: Mutex<()>,
@@ -96,7 +100,10 @@ pub enum OpenError {
         found: String,
     },
     /// The marker is not what a store has.
-    #[error("{MARKER} of the store at {at} is damaged: write it again from another store")]
+    #[error(
+        "{MARKER} of the store at {at} is damaged: put a whole one in its place, in a folder that of \
+         any other store in a folder, in a bucket the copy beside its records (docs/backends.md)"
+    )]
     Marker {
         /// The folder.
         at: String,
@@ -188,9 +195,9 @@ impl Repo {
     /// A store with these records.
     pub(crate) async fn over(storage: Storage, database: Database) -> Result<Repo, StorageError> {
         let index = Index::open(storage.clone()).await?;
-        let (placed, pulls) = (Placed::default(), Pulls::default());
+        let (lists, tables, pulls) = (Shelf::default(), Shelf::default(), Pulls::default());
         let (looking, caught_up) = (Mutex::default(), AtomicU64::new(0));
-        let repo = Repo { storage, database, index, placed, pulls, looking, caught_up };
+        let repo = Repo { storage, database, index, lists, tables, pulls, looking, caught_up };
         repo.start().await?;
         Ok(repo)
     }

@@ -151,7 +151,7 @@ pub(crate) async fn open(
 }
 
 /// The bytes of something that is open.
-pub(crate) fn content_stream(content: Arc<Content>, len: u64, key: String) -> PackBytes {
+pub(crate) fn content_stream(content: Arc<Content>, len: u64, key: Arc<str>) -> PackBytes {
     stream::try_unfold((content, 0, key), move |(content, at, key)| async move {
         if at == len {
             return Ok(None);

@@ -3,7 +3,8 @@
 mod open;
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Write};
+use std::sync::Arc;
 
 use store_format::table::{self, DerivedTable, KeptTable};
 use store_format::{ChunkTable, DecodeError};
@@ -13,7 +14,9 @@ use wire::Digest;
 use crate::database::ImageRow;
 use crate::open::Repo;
 use crate::packer;
-use crate::read::ReadError;
+use crate::read::{ReadError, scratch};
+use crate::shelf::Answer;
+use crate::sorted::scratch_file;
 use crate::storage::{Content, StorageError, blob_key};
 
 pub(crate) use open::OpenTable;
@@ -29,6 +32,9 @@ const DERIVED_BYTES_MAX: u64 = 16 << 20;
 /// A derived table is at most this part of the whole one: reading it takes two
 /// blobs.
 const DERIVED_PART: u64 = 2;
+
+/// Longest table that waits in memory for who asks for it next.
+const IN_MEMORY_MAX: u64 = 1 << 20;
 
 const DERIVED_TWICE: DecodeError = DecodeError::Invalid {
     what: "a derived chunk table",
@@ -74,6 +80,30 @@ impl Repo {
         let table = self.resolve_table(&row.table, derived).await?;
         let table = blocking(move || OpenTable::of_bytes(table.encode().into())).await?;
         Ok(FoundTable { table, base })
+    }
+
+    /// A table as an answer to keep: in memory while it is short, in a file beyond.
+    pub(crate) async fn spooled(&self, table: OpenTable) -> Result<Answer, ReadError> {
+        let home = self.storage.home.clone();
+        blocking(move || {
+            let OpenTable { content, outline, key } = table;
+            let (name, len) = (outline.name, outline.len);
+            let content = match content {
+                Content::Memory(bytes) if len > IN_MEMORY_MAX => {
+                    let failed = |source| scratch(&home.display().to_string(), source);
+                    let mut file = scratch_file(&home).map_err(failed)?;
+                    file.write_all(&bytes).map_err(failed)?;
+                    Content::File(file)
+                }
+                Content::File(_) if len <= IN_MEMORY_MAX => {
+                    let failed = |error| StorageError::new(&key, Box::new(error));
+                    Content::Memory(content.all().map_err(failed)?)
+                }
+                other => other,
+            };
+            Ok(Answer { name, len, key: key.into(), content: Arc::new(content) })
+        })
+        .await
     }
 
     async fn resolve_table(

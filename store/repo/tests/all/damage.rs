@@ -371,8 +371,7 @@ async fn a_damaged_pack_may_be_removed_while_the_store_is_open() {
                 let exported = lab.path("exported");
                 repo.export(&image, &exported).await.unwrap();
                 assert!(fs::read(exported).unwrap() == fs::read(from).unwrap());
-                let bytes = crate::common::told(repo, &image).await.unwrap();
-                assert_eq!(bytes, repo.locations(&image).await.unwrap().encode());
+                crate::common::locations(repo, &image).await;
             }
             assert_eq!(repo.check(true).await.unwrap().problems, []);
         }

@@ -51,7 +51,7 @@ async fn the_transfer_is_what_a_reader_of_one_lacks_of_the_other() {
     let known: Vec<_> = lab.repo.table(&diff.from).await.unwrap().distinct().collect();
     let table = lab.repo.table(&diff.to).await.unwrap();
     let wanted = table.distinct().enumerate().filter(|(_, chunk)| !known.contains(chunk));
-    let locations = lab.repo.locations(&diff.to).await.unwrap();
+    let locations = crate::common::locations(&lab.repo, &diff.to).await;
     let plan = Plan::of(wanted.map(|(index, _)| index), &locations).unwrap();
     assert_eq!(diff.transfer.requests, plan.ranges.len() as u64);
     assert_eq!(diff.transfer.wire_bytes, plan.wire_bytes);

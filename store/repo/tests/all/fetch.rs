@@ -114,8 +114,8 @@ async fn a_plan_asks_for_the_ranges_that_machines_ask_for() {
     let lab = Lab::new().await;
     let [_, second] = two(&lab).await;
     let image = lab.repo.open_image(&second).await.unwrap();
-    let (table, locations) =
-        (lab.repo.table(&second).await.unwrap(), lab.repo.locations(&second).await.unwrap());
+    let table = lab.repo.table(&second).await.unwrap();
+    let locations = crate::common::locations(&lab.repo, &second).await;
     let ids: Vec<_> = table.distinct().map(|(id, _)| id).collect();
     for every in [1, 2, 3, 7, 1000] {
         let wanted: Vec<usize> = (0..ids.len()).step_by(every).collect();

@@ -79,7 +79,8 @@ async fn what_is_not_there_is_said() {
     };
     missing(lab.repo.envelope(&digest).await.map(drop));
     missing(lab.repo.table(&digest).await.map(drop));
-    missing(lab.repo.locations(&digest).await.map(drop));
+    missing(lab.repo.locations_read(&digest).await.map(drop));
+    missing(lab.repo.table_read(&digest).await.map(drop));
     missing(lab.repo.details(&digest).await.map(drop));
     let disk = sparse(&lab.path("disk"), 4096, &[]);
     let pinned =

@@ -55,7 +55,7 @@ async fn read_of(repo: &Arc<Repo>, image: &Digest, range: Range<u64>) -> Vec<u8>
 /// Bytes of the frames that a range lies in.
 async fn stored_bytes(repo: &Arc<Repo>, image: &Digest, range: Range<u64>) -> u64 {
     let table = repo.table(image).await.unwrap();
-    let locations = repo.locations(image).await.unwrap();
+    let locations = crate::common::locations(repo, image).await;
     let numbers: Vec<_> = table.distinct().map(|(id, _)| id).collect();
     let (mut at, mut frames) = (0, BTreeMap::new());
     for extent in table.regions.iter().flatten() {
@@ -135,7 +135,7 @@ async fn damage_elsewhere_does_not_matter_and_within_is_found() {
     let data = noise(1, 70 << 20);
     let disk = sparse(&lab.path("disk"), 70 * MIB, &[(0, &data)]);
     let image = lab.import(&disk, "x").await.digest;
-    let first = lab.repo.locations(&image).await.unwrap().packs[0].to_string();
+    let first = crate::common::locations(&lab.repo, &image).await.packs[0].to_string();
     let second = lab.files("packs").into_iter().find(|path| !path.ends_with(&first)).unwrap();
     let whole = fs::read(&second).unwrap();
     let mut damaged = whole.clone();

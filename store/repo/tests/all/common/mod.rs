@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use store_format::digest_of;
+use store_format::{Locations, digest_of};
 use store_repo::{ImportError, ImportOptions, Imported, ReadError, Repo, Source};
 use wire::Digest;
 
@@ -87,6 +87,11 @@ pub async fn told(repo: &Repo, image: &Digest) -> Result<Bytes, ReadError> {
     };
     assert_eq!((read.len, read.name), (bytes.len() as u64, digest_of(&bytes)));
     Ok(bytes)
+}
+
+/// The same, decoded.
+pub async fn locations(repo: &Repo, image: &Digest) -> Locations {
+    Locations::decode(&told(repo, image).await.unwrap()).unwrap()
 }
 
 /// Bytes that do not compress and are the same for the same seed.
