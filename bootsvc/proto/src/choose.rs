@@ -60,8 +60,11 @@ const FILE_LEN_MAX: usize = 127;
 impl Offers {
     /// Checks that everything fits into a reply.
     pub fn validate(&self) -> Result<(), OffersError> {
-        let longest = Mac([0xff; 6]);
-        let urls = [self.script_url(longest), self.loader_url(), self.no_file_url()];
+        let urls = [
+            self.script_url(Mac([0xff; 6]), Some([0xff; 16])),
+            self.loader_url(),
+            self.no_file_url(),
+        ];
         let names = urls.into_iter().chain([self.loader.clone()]);
         for file in names.chain(self.bios_program.clone()) {
             if !file.bytes().all(|b| b.is_ascii_graphic()) {
@@ -74,8 +77,10 @@ impl Offers {
         Ok(())
     }
 
-    fn script_url(&self, mac: Mac) -> String {
-        format!("{}/script.ipxe?mac={mac}", self.http)
+    /// Who asks is in it as DHCP knows it: a card may have been in another machine.
+    fn script_url(&self, mac: Mac, uuid: Option<[u8; 16]>) -> String {
+        let uuid = uuid.map(|uuid| format!("&uuid={:032x}", u128::from_be_bytes(uuid)));
+        format!("{}/script.ipxe?mac={mac}{}", self.http, uuid.unwrap_or_default())
     }
 
     fn loader_url(&self) -> String {
@@ -154,7 +159,7 @@ pub fn choose(client: &Client, intent: Intent, offers: &Offers) -> Boot {
         // iPXE with nothing to boot waits and complains: its script ends at once.
         (Program::Ipxe, _) => Boot {
             ipxe: Some(NO_PXEDHCP),
-            ..Boot::file(Stage::Script, offers.script_url(client.mac))
+            ..Boot::file(Stage::Script, offers.script_url(client.mac, client.uuid))
         },
         (Program::Pxe, Intent::Disk) => pxe_disk(client, offers),
         (Program::Http, Intent::Disk) => http_boot(Stage::Disk, offers.no_file_url()),

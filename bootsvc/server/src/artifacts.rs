@@ -39,11 +39,6 @@ impl Artifacts {
     pub fn get(&self, name: &str) -> Option<&Artifact> {
         self.0.get(name)
     }
-
-    /// The names, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
 }
 
 /// The types are those of the UEFI specification 2.10 §24.7.3: firmware goes

@@ -64,13 +64,11 @@ fn name(path: &str) -> String {
 }
 
 async fn script(shared: &Shared, query: Option<&str>) -> Answer {
-    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    let mac = pairs.into_iter().find(|(key, _)| *key == "mac").map(|(_, mac)| mac);
-    let mac = mac.map(|mac| mac.replace("%3A", ":").replace("%3a", ":"));
-    let Some(Ok(mac)) = mac.map(|mac| mac.parse::<Mac>()) else {
-        return Answer::error(StatusCode::BAD_REQUEST, "ask for ?mac=52:54:00:12:34:56");
+    let Some((mac, uuid)) = asked(query.unwrap_or_default()) else {
+        let next = "ask for ?mac=52:54:00:12:34:56, with &uuid= and 32 hex digits if it is known";
+        return Answer::error(StatusCode::BAD_REQUEST, next);
     };
-    let client = Client { mac, uuid: None, archs: Vec::new(), program: Program::Ipxe };
+    let client = Client { mac, uuid, archs: Vec::new(), program: Program::Ipxe };
     let config = &shared.config;
     let text = match shared.decide(&client, None).await {
         Intent::Loader => script::Loader {
@@ -87,6 +85,23 @@ async fn script(shared: &Shared, query: Option<&str>) -> Answer {
     };
     let headers = vec![(CONTENT_TYPE, "text/plain; charset=utf-8".to_owned())];
     Answer { status: StatusCode::OK, headers, body: text.into() }
+}
+
+/// Who asks for a script: hardware address, and SMBIOS UUID as it stood on the wire.
+fn asked(query: &str) -> Option<(Mac, Option<[u8; 16]>)> {
+    let value = |name: &str| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    let mac = value("mac")?.replace("%3A", ":").replace("%3a", ":").parse().ok()?;
+    let uuid = match value("uuid") {
+        Some(digits) if digits.len() == 32 => {
+            Some(u128::from_str_radix(digits, 16).ok()?.to_be_bytes())
+        }
+        Some(_) => return None,
+        None => None,
+    };
+    Some((mac, uuid))
 }
 
 fn file(artifact: &Artifact, headers: &HeaderMap) -> Answer {

@@ -55,11 +55,6 @@ pub(crate) fn add_facts(answers: &Answers, facts: &mut Facts) {
 }
 
 impl Policy {
-    /// The questions, in order.
-    pub fn questions(&self) -> &[Question] {
-        &self.questions
-    }
-
     /// The question to ask before these facts decide; none where no answer that is
     /// missing could change which rule matches first.
     pub fn unanswered(&self, facts: &Facts) -> Option<&Question> {

@@ -15,7 +15,6 @@ pub mod code {
     pub const SUBNET_MASK: u8 = 1;
     pub const ROUTER: u8 = 3;
     pub const NAME_SERVER: u8 = 6;
-    pub const DOMAIN_NAME: u8 = 15;
     pub const BROADCAST_ADDRESS: u8 = 28;
     pub const VENDOR: u8 = 43;
     pub const REQUESTED_ADDRESS: u8 = 50;

@@ -112,11 +112,11 @@ fn q11_the_program_that_becomes_ipxe_is_never_given_to_ipxe() {
     let rom = Seen::of(&lan.reply(&bios_pxe(DISCOVER, mac(1)), Loader));
     assert_eq!(rom.file().as_deref(), Some("undionly.kpxe"));
     let chained = Seen::of(&lan.reply(&ipxe(DISCOVER, mac(1), 0), Loader));
-    assert_eq!(chained.file(), Some(format!("{SCRIPT}{}", mac(1))));
+    assert_eq!(chained.file(), Some(format!("{SCRIPT}{}{OF_UUID}", mac(1))));
     assert!(!chained.has(code::CLASS) && !chained.has(code::VENDOR), "no menu for iPXE");
     let features_only = bios_pxe(DISCOVER, mac(1)).option(175, [177, 5, 1]);
     let seen = Seen::of(&lan.reply(&features_only, Loader));
-    assert_eq!(seen.file(), Some(format!("{SCRIPT}{}", mac(1))));
+    assert_eq!(seen.file(), Some(format!("{SCRIPT}{}{OF_UUID}", mac(1))));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_machine_that_is_to_start_its_disk_is_sent_there_the_quickest_way() {
     let url = format!("http://192.0.2.1:8080/boot/{missing}");
     assert_eq!(file(uefi_http(DISCOVER, mac(3))), (Stage::Disk, Some(url)));
     // iPXE is told to by its script.
-    let script = format!("{SCRIPT}{}", mac(4));
+    let script = format!("{SCRIPT}{}{OF_UUID}", mac(4));
     assert_eq!(file(ipxe(DISCOVER, mac(4), 0)), (Stage::Script, Some(script)));
 }
 

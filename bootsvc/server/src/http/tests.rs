@@ -104,6 +104,7 @@ async fn q17_every_error_has_a_body_with_its_length() {
         ("GET", "/boot/%2e%2e/etc/passwd", 404),
         ("GET", "/boot/script.ipxe", 400),
         ("GET", "/boot/script.ipxe?mac=x", 400),
+        ("GET", "/boot/script.ipxe?mac=52:54:00:00:00:01&uuid=x", 400),
         ("POST", "/boot/ingot.efi", 405),
     ] {
         let (status, headers, body) = ask(method, path, &[]).await;
@@ -127,6 +128,24 @@ async fn q17_doubled_slashes_and_backslashes_need_no_redirect() {
 async fn q19_the_loader_has_the_type_of_efi_programs_and_takes_a_query() {
     let (_, headers, _) = ask("GET", "/boot/ingot.efi?mac=x", &[]).await;
     assert_eq!(headers[CONTENT_TYPE], "application/efi");
+}
+
+#[test]
+fn who_asks_for_a_script_is_who_dhcp_knew() {
+    let uuid: [u8; 16] = std::array::from_fn(|at| at as u8 + 1);
+    for uuid in [None, Some(uuid)] {
+        let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+        let client = Client { mac, uuid, archs: vec![0], program: Program::Ipxe };
+        let offers = shared(Intent::Loader).config.dhcp.offers.clone();
+        let boot = bootsvc_proto::choose(&client, Intent::Loader, &offers);
+        let url = boot.file.unwrap();
+        let (_, query) = url.split_once("script.ipxe?").unwrap();
+        assert_eq!(asked(query), Some((mac, uuid)), "{url}");
+    }
+    let mac = "mac=52:54:00:00:00:01";
+    for wrong in [&format!("{mac}&uuid="), &format!("{mac}&uuid={:x>32}", 1), "uuid=1", "mac"] {
+        assert_eq!(asked(wrong), None, "{wrong}");
+    }
 }
 
 #[tokio::test]

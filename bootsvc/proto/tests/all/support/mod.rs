@@ -19,6 +19,7 @@ pub const LISTED_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 51);
 pub const UNMARKED: Mac = Mac([0x52, 0x54, 0, 0, 0, 0x60]);
 pub const LEASE_SECS: u64 = 3600;
 pub const SCRIPT: &str = "http://192.0.2.1:8080/boot/script.ipxe?mac=";
+pub const OF_UUID: &str = "&uuid=0102030405060708090a0b0c0d0e0f10";
 pub const LOADER_URL: &str = "http://192.0.2.1:8080/boot/ingot.efi";
 
 pub const DISCOVER: u8 = 1;
