@@ -12,6 +12,7 @@ pub(crate) mod machine;
 pub(crate) mod run;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,6 +126,14 @@ pub(crate) fn to_word(value: &impl Serialize, what: &'static str) -> Result<Stri
 
 pub(crate) fn from_word<T: DeserializeOwned>(text: &str, what: &'static str) -> Result<T, DbError> {
     serde_json::from_value(serde_json::Value::from(text)).map_err(|_| bad(what, text))
+}
+
+/// Counts by the word that they are of.
+pub(crate) fn counts(
+    rows: Vec<(String, i64)>,
+    what: &'static str,
+) -> Result<BTreeMap<String, u64>, DbError> {
+    rows.into_iter().map(|(word, count)| Ok((word, from_sql(count, what)?))).collect()
 }
 
 /// A number as SQL has it; what comes from outside is checked before.

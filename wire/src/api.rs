@@ -68,7 +68,7 @@ pub struct EventBatch {
 }
 
 impl EventBatch {
-    /// Most events in one batch; keeps a request under a megabyte.
+    /// Most events in one batch.
     pub const EVENTS_MAX: usize = 1000;
 }
 

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 use prometheus_client::collector::Collector;
@@ -160,7 +161,7 @@ pub async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: 
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    let method = request.method().as_str().to_owned();
+    let method = known(request.method()).to_owned();
     let in_work = InWork::new(&metrics.in_flight);
     let response = next.run(request).await;
     drop(in_work);
@@ -169,6 +170,12 @@ pub async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: 
     metrics.requests.get_or_create(&labels).inc();
     let sent = metrics.sent_bytes.get_or_create(&RouteLabels { route }).clone();
     response.map(|inner| Body::new(Counted { inner, sent }))
+}
+
+/// A method as a label: of those that somebody made up, none has one of its own.
+fn known(method: &Method) -> &str {
+    let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE];
+    if known.contains(method) { method.as_str() } else { "other" }
 }
 
 /// One request in work; also one whose client goes away, which ends `count` at
@@ -257,6 +264,14 @@ mod tests {
             drop(client);
             until(0).await;
         });
+    }
+
+    #[test]
+    fn methods_that_somebody_made_up_share_a_label() {
+        let of = |method: &str| known(&Method::from_bytes(method.as_bytes()).unwrap()).to_owned();
+        let made_up = ["get", "PROPFIND", "X1", "X2"].map(of);
+        assert_eq!(made_up, ["other"; 4]);
+        assert_eq!(["GET", "PUT"].map(of), ["GET", "PUT"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use wire::admin::{Deployment, MachineState, UnixMs};
 use wire::{FactValue, Facts, Inventory, MachineId, RunId};
 
 use super::{
-    Connection, DbError, from_json, from_sql, from_word, parsed, to_json, to_sql, to_word,
+    Connection, DbError, counts, from_json, from_sql, from_word, parsed, to_json, to_sql, to_word,
 };
 use crate::attachment::Attachment;
 use crate::identity::{Fingerprint, Identifier, Kind, sought};
@@ -125,6 +125,12 @@ pub(crate) async fn list(
             .fetch_all(c)
             .await?;
     rows.into_iter().map(Machine::try_from).collect()
+}
+
+/// How many machines are in each state.
+pub(crate) async fn states(c: &mut Connection) -> Result<BTreeMap<String, u64>, DbError> {
+    let sql = "SELECT state, COUNT(*) FROM machines GROUP BY state";
+    counts(sqlx::query_as(sql).fetch_all(c).await?, "machines.state")
 }
 
 /// Writes the record of a machine that has none; fails where its id is taken.

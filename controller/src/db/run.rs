@@ -1,10 +1,12 @@
 //! Runs.
 
+use std::collections::BTreeMap;
+
 use wire::admin::UnixMs;
 use wire::{Digest, ImageOrder, MachineId, RunId};
 
 use super::{
-    Connection, DbError, from_json, from_sql, from_word, parsed, to_json, to_sql, to_word,
+    Connection, DbError, counts, from_json, from_sql, from_word, parsed, to_json, to_sql, to_word,
 };
 use crate::state::{Run, Target};
 
@@ -85,6 +87,17 @@ pub(crate) async fn list(
     rows.into_iter().map(Run::try_from).collect()
 }
 
+/// How many runs are in each state, of the newest ones.
+pub(crate) async fn states(
+    c: &mut Connection,
+    newest: u32,
+) -> Result<BTreeMap<String, u64>, DbError> {
+    let sql = "SELECT state, COUNT(*) FROM \
+               (SELECT state FROM runs ORDER BY created DESC, id LIMIT $1) GROUP BY state";
+    let rows = sqlx::query_as(sql).bind(i64::from(newest)).fetch_all(c).await?;
+    counts(rows, "runs.state")
+}
+
 /// The runs that are under way and make the image of this key.
 pub(crate) async fn makers(c: &mut Connection, key: &Digest) -> Result<Vec<Run>, DbError> {
     let sql = "SELECT runs.* FROM runs JOIN machines ON machines.run = runs.id \
@@ -117,14 +130,15 @@ pub(crate) async fn under_way(c: &mut Connection, rule: &str) -> Result<Vec<Run>
     rows.into_iter().map(Run::try_from).collect()
 }
 
-/// Machines that have a rule's images, or a run of it; so many at most.
+/// Machines in service that have a rule's images, or a run of it; so many at most.
 pub(crate) async fn holders(
     c: &mut Connection,
     rule: &str,
     limit: u32,
 ) -> Result<Vec<MachineId>, DbError> {
     let sql = "SELECT runs.machine FROM runs CROSS JOIN machines WHERE machines.run = runs.id \
-               AND runs.rule = $1 AND runs.state <> 'superseded' LIMIT $2";
+               AND runs.rule = $1 AND runs.state <> 'superseded' \
+               AND machines.state <> 'retired' LIMIT $2";
     let rows: Vec<(String,)> =
         sqlx::query_as(sql).bind(rule).bind(i64::from(limit)).fetch_all(c).await?;
     rows.iter().map(|(id,)| parsed(id, "runs.machine")).collect()

@@ -1,5 +1,6 @@
 //! Operators ask and decide.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -19,6 +20,9 @@ use crate::db::{Connection, DbError, attachment, event, machine, run};
 use crate::limits;
 use crate::state::Run;
 
+/// Records in memory at a time: one may have megabytes of inventory.
+const TOGETHER: u32 = 50;
+
 /// Runs that a machine's details list.
 const MACHINE_RUNS: u32 = 10;
 
@@ -26,6 +30,14 @@ const MACHINE_RUNS: u32 = 10;
 const LOG_LOOK: Duration = Duration::from_secs(1);
 
 impl Controller {
+    /// How many machines are in each state, and how many of the newest
+    /// [`LIST_MAX`] runs.
+    pub async fn states(&self) -> Result<[BTreeMap<String, u64>; 2], ControllerError> {
+        let mut transaction = self.db.read().await?;
+        let machines = machine::states(&mut transaction).await?;
+        Ok([machines, run::states(&mut transaction, LIST_MAX).await?])
+    }
+
     /// A page of machines, in the order of their ids: those that an expression
     /// is true of, or all. A page that has less than `limit` need not be the last.
     pub async fn machines(
@@ -34,15 +46,19 @@ impl Controller {
         limit: u32,
         on: Option<&str>,
     ) -> Result<MachineList, ControllerError> {
-        let limit = limit.clamp(1, LIST_MAX);
         let mut transaction = self.db.read().await?;
         let c = &mut *transaction;
-        let records = machine::list(c, after, limit).await?;
-        let mut machines = Vec::new();
-        let full = records.len() == usize::try_from(limit).unwrap_or(usize::MAX);
-        let next = records.last().filter(|_| full).map(|record| record.id.clone());
-        for record in &chosen(c, records, on).await? {
-            machines.push(summary(c, record).await?);
+        let (mut machines, mut next) = (Vec::new(), after.cloned());
+        let mut left = limit.clamp(1, LIST_MAX);
+        while left > 0 {
+            let part = left.min(TOGETHER);
+            let records = machine::list(c, next.as_ref(), part).await?;
+            let is_last = records.len() < usize::try_from(part).unwrap_or(usize::MAX);
+            next = records.last().filter(|_| !is_last).map(|record| record.id.clone());
+            for record in &chosen(c, records, on).await? {
+                machines.push(summary(c, record).await?);
+            }
+            left = if is_last { 0 } else { left - part };
         }
         Ok(MachineList { machines, next })
     }

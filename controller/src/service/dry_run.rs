@@ -4,15 +4,17 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use wire::Facts;
-use wire::admin::{DryRun, DryRunMachine, DryRunRequest, LIST_MAX, Ruling};
+use wire::admin::{DryRun, DryRunMachine, DryRunRequest, LIST_MAX, MachineState, Ruling};
 
 use super::{Controller, ControllerError};
+use crate::db::machine::Machine;
 use crate::db::{attachment, machine, to_word};
 use crate::policy::{self, Member, Missing, Outcome, Policy, Rule, Source};
 
 impl Controller {
     /// A page of machines with what a policy and another one, else the one in
-    /// force, say of them.
+    /// force, say of them. Machines that no policy decides about are left out:
+    /// those out of service, and those that an operator deploys to.
     pub async fn dry_run(&self, request: &DryRunRequest) -> Result<DryRun, ControllerError> {
         let new = read("the policy", &request.policy)?;
         let old = match &request.instead_of {
@@ -25,7 +27,10 @@ impl Controller {
         drop(transaction);
         let full = records.len() == usize::try_from(LIST_MAX).unwrap_or(usize::MAX);
         let next = records.last().filter(|_| full).map(|record| record.id.clone());
-        let machines = records.into_iter().zip(facts).map(|(record, facts)| {
+        let is_ruled =
+            |record: &Machine| record.state != MachineState::Retired && record.deploy.is_none();
+        let ruled = records.into_iter().zip(facts).filter(|(record, _)| is_ruled(record));
+        let machines = ruled.map(|(record, facts)| {
             let (before, after) = (ruling(&old, &facts), ruling(&new, &facts));
             DryRunMachine { machine: record.id, before, after }
         });

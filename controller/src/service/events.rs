@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use wire::admin::UnixMs;
+use wire::admin::{MachineState, UnixMs};
 use wire::api::{EventBatch, EventsSeen};
-use wire::{Event, EventKind, MachineId, RunId};
+use wire::{Event, EventKind, MachineId, Outcome, RunId};
 
 use super::{Controller, ControllerError, advance};
 use crate::db::machine::Machine;
@@ -41,7 +41,7 @@ impl Controller {
         let mut seq = recorded;
 
         let mut changed = Vec::new();
-        let entries: Vec<Event> = lost.iter().chain(&new).cloned().collect();
+        let entries: Vec<Event> = lost.iter().chain(&new).cloned().map(shortened).collect();
         event::add(c, id, record.records + 1, boot, &entries, now).await?;
         for item in &entries {
             record.records += 1;
@@ -70,6 +70,31 @@ impl Controller {
         }
         Ok(EventsSeen { seq })
     }
+}
+
+/// Most bytes of a text that is kept of an event.
+const TEXT_BYTES_MAX: usize = 16 << 10;
+
+/// An event whose text is no longer than what people read: what a step failed of
+/// is in lists of runs and in answers to agents.
+fn shortened(mut event: Event) -> Event {
+    let text = match &mut event.kind {
+        EventKind::Log { line: text }
+        | EventKind::Planned { disk: text, .. }
+        | EventKind::StepEnded {
+            outcome: Outcome::Failed { cause: text } | Outcome::Skipped { reason: text },
+            ..
+        } => text,
+        _ => return event,
+    };
+    if text.len() > TEXT_BYTES_MAX {
+        let is_end = |end: &usize| text.is_char_boundary(*end);
+        let end = (0..=TEXT_BYTES_MAX).rev().find(is_end).unwrap_or_default();
+        let rest = text.len() - end;
+        text.truncate(end);
+        text.push_str(&format!(" … and {rest} bytes more"));
+    }
+    event
 }
 
 /// Those that follow on each other without a gap, and how many before them are
@@ -134,6 +159,9 @@ async fn told(
     event: &Event,
     now: UnixMs,
 ) -> Result<Option<(Run, Changes)>, ControllerError> {
+    if machine.state == MachineState::Retired {
+        return Ok(None);
+    }
     let report = match &event.kind {
         EventKind::StepStarted { step } => Report::Started { attempt: event.attempt, step: *step },
         EventKind::StepEnded { step, outcome, .. } => {

@@ -373,4 +373,9 @@ async fn a_policy_is_held_against_all_machines_and_changes_nothing() {
     assert!(status == 422 && error.contains("more than 1048576 bytes"), "{status} {error}");
     let after = serde_json::to_value(get::<MachineList>(&router, MACHINES).await).unwrap();
     assert_eq!(after, before);
+
+    // No policy decides about a machine out of service.
+    world.controller.retire(&ids[2], world.now).await.unwrap();
+    let found: DryRun = post(&router, &path, &last).await;
+    assert_eq!((found.machines.len(), found.next), (0, None));
 }

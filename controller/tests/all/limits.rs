@@ -383,3 +383,19 @@ proptest! {
         runtime.block_on(course(&acts));
     }
 }
+
+#[tokio::test]
+async fn a_machine_out_of_service_gives_its_place_to_another() {
+    let mut world = world("machines = 1").await;
+    let (mut first, mut second) = (Agent::new(1), Agent::new(2));
+    deploy(&world.check_in(&mut first).await);
+    world.install(&mut first).await;
+    hold(&world.check_in(&mut second).await);
+    world.controller.retire(first.machine.as_ref().unwrap(), world.now).await.unwrap();
+    deploy(&world.check_in(&mut second).await);
+    world.install(&mut second).await;
+    hold(&world.check_in(&mut Agent::new(3)).await);
+    // It comes back as another one, and what it has is started.
+    first.restart();
+    deploy(&world.check_in(&mut first).await);
+}

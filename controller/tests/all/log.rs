@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wire::{Event, EventKind, Outcome, Step};
 
-use crate::common::{Agent, World, deploy, ended, line, started};
+use crate::common::{Agent, World, deploy, ended, failed, line, started};
 
 fn lines(entries: &[wire::admin::LogEntry]) -> Vec<String> {
     entries
@@ -151,4 +151,21 @@ async fn reports_that_belong_nowhere_are_refused() {
     let log = world.controller.machine_log(&good.machine, 0, 10, Duration::ZERO).await.unwrap();
     assert_eq!(log.entries, [], "nothing of a refused batch is recorded");
     assert_eq!(world.send(&good).await.seq, 1);
+}
+
+#[tokio::test]
+async fn texts_are_kept_as_far_as_people_read() {
+    let mut world = World::new().await;
+    let mut agent = Agent::new(1);
+    let order = deploy(&world.check_in(&mut agent).await);
+    // A character of two bytes stands where the text is cut.
+    let long = "x".repeat((16 << 10) - 1) + &"ä".repeat(1 << 20);
+    let told = [line(&long), ended(Step::Transfer, failed(&long))];
+    let batch = agent.tells(&order, told);
+    world.send(&batch).await;
+    let cause = world.controller.run(&order.run).await.unwrap().summary.cause.unwrap();
+    assert!(cause.ends_with("x … and 2097152 bytes more"), "{} bytes", cause.len());
+    let id = agent.machine.as_ref().unwrap();
+    let log = world.controller.machine_log(id, 0, 1000, Duration::ZERO).await.unwrap();
+    assert!(log.entries.iter().any(|e| e.kind == line(&cause)), "{}", log.entries.len());
 }

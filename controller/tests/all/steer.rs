@@ -3,9 +3,9 @@
 use wire::admin::{
     DeployRequest, Deployment, HoldRequest, LabelChange, MachineState, MachineSummary, RunState,
 };
-use wire::{Digest, DiskChoice, Order, Start};
+use wire::{Digest, DiskChoice, Order, Outcome, Start, Step};
 
-use crate::common::{Agent, World, deploy, role};
+use crate::common::{Agent, World, deploy, ended, failed, role};
 use controller::{BootClient, BootDecision};
 
 fn gives(reference: &str) -> DeployRequest {
@@ -118,4 +118,24 @@ async fn a_retired_machine_stays_on_record_and_comes_back_as_another() {
     world.check_in(&mut agent).await;
     assert_ne!(agent.machine, Some(id.clone()));
     assert_eq!(world.controller.machine(&id).await.unwrap(), told);
+}
+
+#[tokio::test]
+async fn late_events_do_not_bring_a_retired_machine_back() {
+    let mut world = World::new().await;
+    let mut agent = Agent::new(1);
+    deploy(&world.check_in(&mut agent).await);
+    world.install(&mut agent).await;
+    agent.restart();
+    let found = deploy(&world.check_in(&mut agent).await);
+    let id = agent.machine.clone().unwrap();
+    world.controller.retire(&id, world.now).await.unwrap();
+    for outcome in [Outcome::Done, failed("kexec")] {
+        let batch = agent.tells(&found, [ended(Step::Start, outcome)]);
+        world.send(&batch).await;
+        let machine = world.controller.machine(&id).await.unwrap().summary;
+        assert_eq!(machine.state, MachineState::Retired);
+        let run = world.controller.run(&found.run).await.unwrap().summary;
+        assert!(run.state.is_over(), "{run:?}");
+    }
 }
