@@ -29,5 +29,5 @@ pub use http::{router, system_clock};
 pub use metrics::Metrics;
 pub use policy::{Policy, PolicyError, PolicyFile};
 pub use service::{
-    BootAnswer, BootClient, Controller, ControllerError, Images, Random, Resolving, SystemRandom,
+    Asking, BootAnswer, BootClient, Controller, ControllerError, Images, Random, SystemRandom,
 };

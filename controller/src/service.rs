@@ -35,15 +35,19 @@ use crate::state::{Changes, Recorded, Report, Run, reconcile};
 
 pub use boot::{BootAnswer, BootClient};
 
-/// Finds images by reference. The store does this; a test has a table.
+/// Finds and names images. The store does this; a test has a table.
 pub trait Images: Send + Sync {
     /// The image that a reference means now; none where there is none.
-    fn resolve<'a>(&'a self, reference: &'a Reference) -> Resolving<'a>;
+    fn resolve<'a>(&'a self, reference: &'a Reference) -> Asking<'a, Option<Digest>>;
+
+    /// Lets a reference mean this image, whatever it meant before; false where
+    /// there is no such image.
+    fn name<'a>(&'a self, image: &'a Digest, reference: &'a Reference) -> Asking<'a, bool>;
 }
 
-/// The answer of [`Images::resolve`], to be awaited.
-pub type Resolving<'a> =
-    Pin<Box<dyn Future<Output = Result<Option<Digest>, Box<dyn Error + Send + Sync>>> + Send + 'a>>;
+/// An answer of [`Images`], to be awaited.
+pub type Asking<'a, T> =
+    Pin<Box<dyn Future<Output = Result<T, Box<dyn Error + Send + Sync>>> + Send + 'a>>;
 
 /// Where the names of new records come from.
 pub trait Random: Send + Sync {
@@ -83,7 +87,7 @@ pub enum ControllerError {
     /// The store could not be asked.
     #[error("the store could not tell which image {reference} is: try again")]
     Images {
-        /// What was looked for.
+        /// What was looked for, or to be named.
         reference: Reference,
         /// Why.
         source: Box<dyn Error + Send + Sync>,
@@ -114,6 +118,8 @@ pub struct Controller {
     metrics: Metrics,
     builds: Builds,
     attached: attached::Attached,
+    /// Held by whoever names and records an image that a machine made.
+    naming: tokio::sync::Mutex<()>,
     /// Counts what was recorded, for those who wait for it.
     news: watch::Sender<u64>,
 }
@@ -138,7 +144,8 @@ impl Controller {
         };
         let builds = Builds::new(builder, options, shared);
         let (policy, attached) = (Arc::new(policy), attached::Attached::default());
-        Controller { db, policy, images, random, metrics, builds, attached, news }
+        let naming = tokio::sync::Mutex::default();
+        Controller { db, policy, images, random, metrics, builds, attached, naming, news }
     }
 
     /// The server is about to stop: builds do not begin any more, and those

@@ -119,7 +119,8 @@ impl Capture<'_> {
             }
             gauge.get_or_insert_with(|| self.report.gauge(Step::Capture, 0, total)).set(done);
         };
-        let pushed = self.client.push(envelope, table, Some(&reference), source, told);
+        // The controller names it, if this machine is still the one to make it.
+        let pushed = self.client.push(envelope, table, None, source, told);
         pushed.map_err(|error| CaptureError::Push(Box::new(error)))
     }
 }

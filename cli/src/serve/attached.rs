@@ -46,9 +46,9 @@ mod tests {
     use std::path::Path;
 
     use bootsvc_server::RelayInfo;
-    use controller::{BuildOptions, Db, Images, Policy, PolicyFile, Resolving, SystemRandom};
+    use controller::{Asking, BuildOptions, Db, Images, Policy, PolicyFile, SystemRandom};
     use wire::api::CheckIn;
-    use wire::{Facts, Inventory, Nic, Order, Reference};
+    use wire::{Digest, Facts, Inventory, Nic, Order, Reference};
 
     use super::*;
 
@@ -66,8 +66,12 @@ hold = "here"
     struct Nothing;
 
     impl Images for Nothing {
-        fn resolve<'a>(&'a self, _reference: &'a Reference) -> Resolving<'a> {
+        fn resolve<'a>(&'a self, _reference: &'a Reference) -> Asking<'a, Option<Digest>> {
             Box::pin(std::future::ready(Ok(None)))
+        }
+
+        fn name<'a>(&'a self, _: &'a Digest, _: &'a Reference) -> Asking<'a, bool> {
+            Box::pin(std::future::ready(Ok(false)))
         }
     }
 

@@ -3,22 +3,34 @@
 use std::sync::Arc;
 
 use bootsvc_server::{Attachment, Client, Decide, Decision, Intent, Program};
-use controller::{BootClient, BootDecision, Controller, Images, Resolving};
+use controller::{Asking, BootClient, BootDecision, Controller, Images};
 use store_repo::{NameError, Repo};
 use tracing::error;
-use wire::Reference;
+use wire::{Digest, Reference};
 
 use super::attached::shown;
 
-/// The store tells the controller which image a reference means.
+/// The store tells the controller which image a reference means, and names those that
+/// machines made.
 pub struct StoreImages(pub Arc<Repo>);
 
 impl Images for StoreImages {
-    fn resolve<'a>(&'a self, reference: &'a Reference) -> Resolving<'a> {
+    fn resolve<'a>(&'a self, reference: &'a Reference) -> Asking<'a, Option<Digest>> {
         Box::pin(async move {
             match self.0.resolve(reference).await {
                 Ok(digest) => Ok(Some(digest)),
                 Err(NameError::Unknown { .. }) => Ok(None),
+                Err(other) => Err(other.into()),
+            }
+        })
+    }
+
+    fn name<'a>(&'a self, image: &'a Digest, reference: &'a Reference) -> Asking<'a, bool> {
+        let image = Reference { tag: None, digest: Some(*image), ..reference.clone() };
+        Box::pin(async move {
+            match self.0.tag(&image, reference).await {
+                Ok(_) => Ok(true),
+                Err(NameError::Unknown { .. }) => Ok(false),
                 Err(other) => Err(other.into()),
             }
         })

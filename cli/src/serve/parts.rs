@@ -48,6 +48,15 @@ impl Parts {
     pub async fn open(settings: &Settings) -> anyhow::Result<Parts> {
         writable(&settings.state)?;
         let policy = policy(settings.policy.as_deref(), settings.uploads)?;
+        // First of all: where another server listens, its records are left alone.
+        let net = match &settings.boot {
+            Some(boot) => Some(interface::address(&boot.interface, boot.address)?),
+            None => None,
+        };
+        let listener = http::bind(settings.listen).await?;
+        let bound = listener.local_addr().context("cannot tell which port was taken")?;
+        let on_interface = net.map(|net| net.addr());
+        let url = advertise::url(settings.advertise.as_deref(), bound, on_interface)?;
         let place = place(&settings.store)?;
         let repo = Repo::open_or_create(place).await.doing(|| "cannot open the store")?;
         let repo = Arc::new(repo);
@@ -60,14 +69,6 @@ impl Parts {
         let options = BuildOptions { at_once: settings.builds_at_once, ..BuildOptions::default() };
         let controller = Controller::new(db.clone(), policy, images, random, builder, options);
         let controller = Arc::new(controller);
-        let net = match &settings.boot {
-            Some(boot) => Some(interface::address(&boot.interface, boot.address)?),
-            None => None,
-        };
-        let listener = http::bind(settings.listen).await?;
-        let bound = listener.local_addr().context("cannot tell which port was taken")?;
-        let on_interface = net.map(|net| net.addr());
-        let url = advertise::url(settings.advertise.as_deref(), bound, on_interface)?;
         let uploads = settings.uploads.then(|| Uploads::new(repo.clone(), Limits::default()));
         Ok(Parts { repo, db, controller, listener, url, uploads, net })
     }

@@ -16,25 +16,24 @@ use crate::state::{Report, Run};
 pub(super) const MACHINE: &str = "machine";
 
 impl Controller {
-    /// Records that the image which a run makes is in the store. The same once
-    /// more changes nothing.
+    /// Names and records the image that a run has made, which is in the store. The
+    /// same once more changes nothing.
     pub async fn made(&self, made: &Made, now: UnixMs) -> Result<(), ControllerError> {
         crate::limits::boot(&made.boot).map_err(ControllerError::Refused)?;
+        // One at a time: what is recorded last is what the name means. The store is
+        // asked without holding the right to write.
+        let _naming = self.naming.lock().await;
         let told = asked(&mut *self.db.read().await?, made).await?;
         let Told::Now(_, configuration) = told else { return Ok(()) };
         let reference = configuration.reference();
-        // The store is asked without holding the right to write.
-        match self.images.resolve(&reference).await {
-            Ok(image) if image == Some(made.image) => {}
-            Ok(_) => {
-                return Err(ControllerError::Conflict(format!(
-                    "the store does not have {} as {reference}: send the image first",
-                    made.image.short()
-                )));
-            }
-            Err(source) => return Err(ControllerError::Images { reference, source }),
+        match self.images.name(&made.image, &reference).await {
+            Ok(true) => self.record_made(made, now).await,
+            Ok(false) => Err(ControllerError::Conflict(format!(
+                "the store does not have {} to be {reference}: send the image first",
+                made.image.short()
+            ))),
+            Err(source) => Err(ControllerError::Images { reference, source }),
         }
-        self.record_made(made, now).await
     }
 
     async fn record_made(&self, made: &Made, now: UnixMs) -> Result<(), ControllerError> {

@@ -1,12 +1,12 @@
 //! A controller on a database of its own, a store that is a table, and agents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use controller::{BuildOptions, Controller, Db, Images, Policy, PolicyFile, Random, Resolving};
+use controller::{Asking, BuildOptions, Controller, Db, Images, Policy, PolicyFile, Random};
 use wire::admin::LabelChange;
 use wire::api::{CheckIn, CheckedIn, EventBatch, EventsSeen};
 use wire::{
@@ -16,12 +16,22 @@ use wire::{
 
 use crate::workshop::Workshop;
 
-/// The images that a test's store has, by their names.
+/// The images that a test's store has, by their names, and those without one.
 #[derive(Default)]
-pub struct Table(pub Mutex<BTreeMap<String, Digest>>);
+pub struct Table(pub Mutex<BTreeMap<String, Digest>>, pub Mutex<BTreeSet<Digest>>);
 
 impl Images for Table {
-    fn resolve<'a>(&'a self, reference: &'a Reference) -> Resolving<'a> {
+    fn name<'a>(&'a self, image: &'a Digest, reference: &'a Reference) -> Asking<'a, bool> {
+        Box::pin(async move {
+            let is_there = self.1.lock().unwrap().contains(image);
+            if is_there {
+                self.0.lock().unwrap().insert(reference.to_string(), *image);
+            }
+            Ok(is_there)
+        })
+    }
+
+    fn resolve<'a>(&'a self, reference: &'a Reference) -> Asking<'a, Option<Digest>> {
         Box::pin(async move {
             match reference.name.as_str() {
                 "broken" => Err("no such bucket".into()),

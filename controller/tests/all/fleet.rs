@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use controller::{BuildOptions, Controller, Db, Images, Policy, PolicyFile, Resolving};
+use controller::{Asking, BuildOptions, Controller, Db, Images, Policy, PolicyFile};
 use proptest::prelude::*;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Executor as _};
@@ -233,9 +233,13 @@ fn fate_of_many() -> impl Strategy<Value = Fate> {
 struct Counting(AtomicUsize);
 
 impl Images for Counting {
-    fn resolve<'a>(&'a self, _: &'a Reference) -> Resolving<'a> {
+    fn resolve<'a>(&'a self, _: &'a Reference) -> Asking<'a, Option<Digest>> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { Ok(Some(Digest([1; 32]))) })
+    }
+
+    fn name<'a>(&'a self, _: &'a Digest, _: &'a Reference) -> Asking<'a, bool> {
+        Box::pin(async { Ok(true) })
     }
 }
 

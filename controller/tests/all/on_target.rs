@@ -82,10 +82,14 @@ impl World {
         self.send(&batch).await;
     }
 
-    /// The image is in the store.
-    fn store(&self, configuration: &Configuration, image: Digest) {
-        let reference = configuration.reference().to_string();
-        self.images.0.lock().unwrap().insert(reference, image);
+    /// The image is in the store, as an agent sends it.
+    fn store(&self, image: Digest) {
+        self.images.1.lock().unwrap().insert(image);
+    }
+
+    /// What the name of a key means.
+    fn named(&self, configuration: &Configuration) -> Option<Digest> {
+        self.images.0.lock().unwrap().get(&configuration.reference().to_string()).copied()
     }
 
     /// An agent does what it was told.
@@ -93,7 +97,7 @@ impl World {
         for step in MAKING {
             self.tell(agent, order, vec![started(step), ended(step, Outcome::Done)]).await;
         }
-        self.store(&order.making.configuration, MADE);
+        self.store(MADE);
         self.now += 10;
         self.controller.made(&made(agent, order, MADE), self.now).await.unwrap();
     }
@@ -244,9 +248,11 @@ async fn a_maker_that_vanishes_gives_the_key_free() {
     let id = agent.machine.clone().unwrap();
     assert_eq!(world.controller.machine(&id).await.unwrap().summary.state, MachineState::Held);
     // It comes back with an image that nobody waits for any more.
-    world.store(&order.making.configuration, MADE);
-    let error = world.controller.made(&made(&agent, &order, MADE), world.now).await.unwrap_err();
+    world.store(MADE);
+    let late = made(&agent, &order, MADE);
+    let error = world.controller.made(&late, world.now).await.unwrap_err();
     assert!(matches!(error, ControllerError::Conflict(_)), "{error}");
+    assert_eq!(world.named(&order.making.configuration), None);
     let maker = next.machine.clone().unwrap();
     assert!(
         hold(&world.check_in(&mut agent).await).contains(&format!("machine {maker} makes it now"))
@@ -257,8 +263,14 @@ async fn a_maker_that_vanishes_gives_the_key_free() {
         world.tell(&mut next, &taken, vec![line("still at it")]).await;
         hold(&world.check_in(&mut agent).await);
     }
-    world.make(&mut next, &taken).await;
-    deploy(&world.check_in(&mut agent).await);
+    let image = Digest([9; 32]);
+    world.store(image);
+    world.controller.made(&made(&next, &taken, image), world.now).await.unwrap();
+    // Nor does it take the name away from what is recorded.
+    let error = world.controller.made(&late, world.now).await.unwrap_err();
+    assert!(matches!(error, ControllerError::Conflict(_)), "{error}");
+    assert_eq!(world.named(&order.making.configuration), Some(image));
+    assert_eq!(deploy(&world.check_in(&mut agent).await).system.image, image);
 }
 
 #[tokio::test]
@@ -371,10 +383,10 @@ async fn what_does_not_fit_the_record_is_not_taken_as_made() {
         let said = told(world, &made).await;
         assert!(said.starts_with(expected), "{said}");
     };
-    says(&world, right.clone(), "409 the store does not have 777777777777 as built/gpu:").await;
-    world.store(&order.making.configuration, Digest([5; 32]));
+    says(&world, right.clone(), "409 the store does not have 777777777777 to be built/gpu:").await;
+    world.store(Digest([5; 32]));
     says(&world, right.clone(), "409 the store does not have").await;
-    world.store(&order.making.configuration, MADE);
+    world.store(MADE);
     let wrong = |change: &dyn Fn(&mut Made)| {
         let mut made = right.clone();
         change(&mut made);
@@ -485,7 +497,7 @@ async fn course(stop: usize) -> (usize, Vec<String>) {
             }
         }
     }
-    world.store(&order.making.configuration, MADE);
+    world.store(MADE);
     let told = made(&agent, &order, MADE);
     world.controller.made(&told, world.now).await.unwrap();
     if at_stop() {
@@ -530,7 +542,7 @@ async fn a_server_that_is_killed_at_any_call_of_it_has_the_same_record() {
 async fn made_is_answered_by_no_content_over_http() {
     use axum::http::StatusCode;
     let (world, agent, order) = world().await;
-    world.store(&order.making.configuration, MADE);
+    world.store(MADE);
     let told = made(&agent, &order, MADE);
     for (made, expected) in [
         (Made { run: "r-no".parse().unwrap(), ..told.clone() }, StatusCode::NOT_FOUND),

@@ -93,7 +93,7 @@ impl Course {
         let Some(order) = self.machines[n].makes.take() else { return };
         self.images = self.images.wrapping_add(1);
         let image = Digest([self.images; 32]);
-        self.world.store(&order.making.configuration, image);
+        self.world.store(image);
         let told = made(&self.machines[n].agent, &order, image);
         match self.world.controller.made(&told, self.world.now).await {
             Ok(()) | Err(ControllerError::Conflict(_)) => {}
