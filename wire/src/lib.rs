@@ -15,6 +15,7 @@ mod fact;
 mod id;
 mod inventory;
 mod order;
+pub mod range;
 mod receipt;
 mod reference;
 pub mod upload;

@@ -16,9 +16,9 @@ use axum::routing::any;
 use bootsvc_proto::{Client, Intent, Mac, Program, script, tftp::clean_name};
 use bytes::Bytes;
 use tracing::{debug, info};
+use wire::range::{Wanted, wanted};
 
 use crate::Artifact;
-use crate::range::{Part, part};
 use crate::shared::Shared;
 
 /// Name of the script below `/boot/`.
@@ -118,14 +118,16 @@ fn file(artifact: &Artifact, headers: &HeaderMap) -> Answer {
         (ETAG, etag.clone()),
         (ACCEPT_RANGES, "bytes".to_owned()),
     ];
-    match part(range, bytes.len()) {
-        Part::Whole => Answer { status: StatusCode::OK, headers, body: bytes.clone() },
-        Part::Range(range) => {
+    match wanted(range, bytes.len() as u64) {
+        Wanted::All => Answer { status: StatusCode::OK, headers, body: bytes.clone() },
+        Wanted::Part(range) => {
+            // It lies in what is in memory.
+            let range = range.start as usize..range.end as usize;
             let (first, last) = (range.start, range.end - 1);
             headers.push((CONTENT_RANGE, format!("bytes {first}-{last}/{}", bytes.len())));
             Answer { status: StatusCode::PARTIAL_CONTENT, headers, body: bytes.slice(range) }
         }
-        Part::Beyond => {
+        Wanted::Outside => {
             let status = StatusCode::RANGE_NOT_SATISFIABLE;
             let mut answer = Answer::error(status, "the range is beyond the end of the file");
             answer.headers.push((CONTENT_RANGE, format!("bytes */{}", bytes.len())));

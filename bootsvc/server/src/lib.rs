@@ -17,7 +17,6 @@ mod http;
 mod leases;
 mod net;
 mod ra;
-mod range;
 mod server;
 mod shared;
 mod tftp;

@@ -24,7 +24,6 @@ mod answer;
 mod images;
 mod metrics;
 mod packs;
-mod range;
 mod upload;
 mod uploads;
 

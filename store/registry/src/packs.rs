@@ -10,11 +10,11 @@ use axum::response::Response;
 use futures::StreamExt;
 use store_format::PackName;
 use store_repo::PackBytes;
+use wire::range::{Wanted, wanted};
 
 use crate::Shared;
 use crate::answer::{Content, Problem};
 use crate::metrics::Metrics;
-use crate::range::{Wanted, wanted};
 
 pub(crate) async fn pack(
     State(shared): State<Shared>,

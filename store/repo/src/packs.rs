@@ -1,5 +1,6 @@
 //! Packs as they are: their tables, and their bytes for those who ask.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -15,6 +16,8 @@ use object_store::{GetOptions, GetRange, GetResultPayload};
 use sha2::{Digest as _, Sha256};
 use store_format::frame::{Opened, Opener};
 use store_format::pack::{self, Entry, Trailer};
+use store_format::plan::Stretch;
+use store_format::segment::Place;
 use store_format::{DecodeError, Location, PackName};
 
 /// Bytes of a pack that are read from a file at a time.
@@ -49,6 +52,32 @@ pub(crate) async fn table(
         _ => storage.get_range(&key, offset..at).await?,
     };
     Ok(pack::decode_table(&trailer, &bytes, offset)?)
+}
+
+/// Packs in the order in which they are met, and their numbers in it.
+#[derive(Debug, Default)]
+pub(crate) struct PackNumbers {
+    pub names: Vec<PackName>,
+    numbers: HashMap<PackName, u32>,
+}
+
+impl PackNumbers {
+    /// The number of a pack: the next one, where it is new. There are far fewer
+    /// packs than numbers.
+    pub(crate) fn of(&mut self, pack: PackName) -> u32 {
+        let next = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        let number = *self.numbers.entry(pack).or_insert(next);
+        if number == next {
+            self.names.push(pack);
+        }
+        number
+    }
+
+    /// The frame of a chunk.
+    pub(crate) fn frame(&mut self, Place { pack, entry }: &Place) -> Stretch {
+        let end = entry.offset.saturating_add(u64::from(entry.frame_len));
+        Stretch { pack: self.of(*pack), start: entry.offset, end }
+    }
 }
 
 /// Whether these are the bytes that the name names.

@@ -1,15 +1,14 @@
 //! What a reader who has one image fetches for another.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use store_format::Extent;
 use store_format::plan::{Stretch, Weigher};
-use store_format::segment::Place;
-use store_format::{Extent, PackName};
 
 use crate::index::{Frugal, Marks};
+use crate::packs::PackNumbers;
 use crate::read::{Placed, ReadError, scratch};
 use crate::sorted::{Sorter, row, take};
 use crate::tables::OpenTable;
@@ -37,8 +36,7 @@ pub(super) struct Missing<'a> {
     index: &'a Frugal,
     /// Chunks of the other image, and those that were counted.
     known: Marks,
-    /// Numbers of packs.
-    packs: HashMap<PackName, u32>,
+    packs: PackNumbers,
     home: PathBuf,
     /// All that were counted.
     all: Tally,
@@ -67,7 +65,7 @@ impl<'a> Missing<'a> {
             }
         }
         let all = Tally::new(&home);
-        Ok(Missing { index, known, packs: HashMap::new(), home, all })
+        Ok(Missing { index, known, packs: PackNumbers::default(), home, all })
     }
 
     /// Those among some extents, which are no longer missing afterwards.
@@ -80,7 +78,7 @@ impl<'a> Missing<'a> {
             let (_, Extent::Chunk { id, bytes }) = placed? else { continue };
             let (spot, place) = self.index.look().spot(&id).ok_or(ReadError::Chunk { id })?;
             if self.known.insert(spot) {
-                let frame = self.frame(&place);
+                let frame = self.packs.frame(&place);
                 let push = |tally: &mut Tally| tally.push(frame, bytes);
                 push(&mut taken).and_then(|()| push(&mut self.all)).map_err(|e| self.failed(e))?;
             }
@@ -92,14 +90,6 @@ impl<'a> Missing<'a> {
     pub(super) fn transfer(self) -> Result<Transfer, ReadError> {
         let folder = self.home.display().to_string();
         self.all.finish().map_err(|error| scratch(&folder, error))
-    }
-
-    fn frame(&mut self, Place { pack, entry }: &Place) -> Stretch {
-        // There are far fewer.
-        let next = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
-        let pack = *self.packs.entry(*pack).or_insert(next);
-        let end = entry.offset.saturating_add(u64::from(entry.frame_len));
-        Stretch { pack, start: entry.offset, end }
     }
 
     fn failed(&self, error: io::Error) -> ReadError {

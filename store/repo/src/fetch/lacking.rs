@@ -1,14 +1,13 @@
 //! What somebody lacks of an image, place for place, and how it is fetched.
 
-use std::collections::HashMap;
 use std::io;
 
 use store_format::plan::{Cost, Stretch, Weigher};
-use store_format::segment::Place;
 use store_format::{Extent, PackName, PlanLimits};
 use wire::Digest;
 
 use super::OpenImage;
+use crate::packs::PackNumbers;
 use crate::read::{Find, ReadError, scratch};
 use crate::sorted::{Sorted, Sorter, row, take};
 
@@ -22,8 +21,7 @@ pub struct Lacking {
     find: Find,
     /// Of messages: where files are made.
     folder: String,
-    packs: Vec<PackName>,
-    numbers: HashMap<PackName, u32>,
+    packs: PackNumbers,
     zeros: Sorter<ZEROS>,
     wants: Sorter<WANT>,
 }
@@ -60,8 +58,7 @@ impl OpenImage {
         Lacking {
             find: self.reading.find(),
             folder: home.display().to_string(),
-            packs: Vec::new(),
-            numbers: HashMap::new(),
+            packs: PackNumbers::default(),
             zeros: Sorter::new(home.clone()),
             wants: Sorter::new(home.clone()),
         }
@@ -82,21 +79,14 @@ impl Lacking {
     }
 
     fn want(&mut self, at: u64, id: Digest, plain_len: u32) -> Result<Want, ReadError> {
-        let Place { pack, entry } = (self.find)(&id).ok_or(ReadError::Chunk { id })?;
-        // An image is not spread over more packs than it has extents.
-        let next = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
-        let number = *self.numbers.entry(pack).or_insert(next);
-        if number == next {
-            self.packs.push(pack);
-        }
-        let end = entry.offset.saturating_add(u64::from(entry.frame_len));
-        let frame = Stretch { pack: number, start: entry.offset, end };
-        Ok(Want { frame, plain_offset: entry.plain_offset, at, plain_len, id })
+        let place = (self.find)(&id).ok_or(ReadError::Chunk { id })?;
+        let frame = self.packs.frame(&place);
+        Ok(Want { frame, plain_offset: place.entry.plain_offset, at, plain_len, id })
     }
 
     /// Nothing more is lacking.
     pub fn plan(self) -> Result<FetchPlan, ReadError> {
-        let Lacking { folder, packs, .. } = self;
+        let Lacking { folder, packs: PackNumbers { names: packs, .. }, .. } = self;
         let (zeros, wants) = (self.zeros.finish(), self.wants.finish());
         let weigh = || {
             let mut weigher = Weigher::default();

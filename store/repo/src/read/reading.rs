@@ -16,7 +16,7 @@ use wire::Digest;
 
 use super::{Piece, Pieces, Placed, ReadError, cut, damaged, meets};
 use crate::open::Repo;
-use crate::packs;
+use crate::packs::{self, PackNumbers};
 use crate::storage::pack_key;
 use crate::tables::OpenTable;
 
@@ -84,25 +84,20 @@ impl Part {
             locations: Locations::default(),
             extents,
         };
-        let mut packs: HashMap<PackName, u32> = HashMap::new();
+        let mut packs = PackNumbers::default();
         for (_, extent) in &part.extents {
             let Extent::Chunk { id, bytes } = *extent else { continue };
             if part.numbers.contains_key(&id) {
                 continue;
             }
             let Place { pack, entry } = find(&id).ok_or(ReadError::Chunk { id })?;
-            // There are not more of them than extents.
-            let next = u32::try_from(packs.len()).unwrap_or(u32::MAX);
-            let number = *packs.entry(pack).or_insert(next);
-            if number == next {
-                part.locations.packs.push(pack);
-            }
             let Entry { offset, frame_len, plain_offset, .. } = entry;
-            let location = Location { pack: number, offset, frame_len, plain_offset };
+            let location = Location { pack: packs.of(pack), offset, frame_len, plain_offset };
             part.numbers.insert(id, part.chunks.len());
             part.locations.chunks.push(location);
             part.chunks.push((id, bytes));
         }
+        part.locations.packs = packs.names;
         Ok(part)
     }
 

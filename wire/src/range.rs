@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// What a client asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub enum Wanted {
     /// Everything.
     All,
     /// These bytes.
@@ -18,7 +18,7 @@ pub(crate) enum Wanted {
 /// A unit other than bytes, several ranges, or anything that is not a range
 /// means that the header is ignored, as the RFC allows: who asks for several
 /// ranges gets everything once instead of an answer in parts.
-pub(crate) fn wanted(value: Option<&str>, len: u64) -> Wanted {
+pub fn wanted(value: Option<&str>, len: u64) -> Wanted {
     let Some((unit, spec)) = value.and_then(|value| value.split_once('=')) else {
         return Wanted::All;
     };
@@ -69,6 +69,7 @@ mod tests {
             ("bytes=-1000", 0..100),
             ("Bytes= 5-6 ", 5..7),
             ("bytes=99-99999999999999999999999999", 99..100),
+            (" bytes=2-5", 2..6),
         ] {
             assert_eq!(wanted(Some(value), 100), Wanted::Part(range), "{value}");
         }
