@@ -57,10 +57,9 @@ impl Agent {
         let mut failures = 0;
         let mut answers = BTreeMap::new();
         loop {
-            let inventory = inventory::read(&self.roots, &self.reached);
             // Told once: the controller keeps answers, and may be told to forget them.
             let answers_now = std::mem::take(&mut answers);
-            let checked_in = self.check_in(controller, &inventory, answers_now);
+            let (inventory, checked_in) = self.check_in(controller, answers_now);
             self.report.log.set_machine(checked_in.machine.clone());
             match checked_in.order {
                 Order::Hold(hold) => self.hold(&checked_in.machine, &inventory, &hold),
@@ -110,25 +109,27 @@ impl Agent {
         }
     }
 
-    /// Asks until there is an answer.
+    /// Asks until there is an answer; gives what the machine was when it was given.
     fn check_in(
         &self,
         controller: &Controller,
-        inventory: &Inventory,
         answers: BTreeMap<String, Option<String>>,
-    ) -> CheckedIn {
-        let request = CheckIn {
+    ) -> (Inventory, CheckedIn) {
+        let mut request = CheckIn {
             version: VERSION,
             boot: self.boot.clone(),
             agent: env!("CARGO_PKG_VERSION").to_owned(),
-            inventory: inventory.clone(),
+            inventory: Inventory::default(),
             answers,
         };
         let mut failures = 0;
         let mut last_said = String::new();
         loop {
+            // Anew for each try: what kept the last from the controller may be that the
+            // machine moved.
+            request.inventory = inventory::read(&self.roots, &self.reached);
             let error: ControllerError = match controller.check_in(&request) {
-                Ok(checked_in) => return checked_in,
+                Ok(checked_in) => return (request.inventory, checked_in),
                 Err(error) => error,
             };
             failures += 1;

@@ -104,9 +104,9 @@ impl Agent {
         let folder = self.work.join("root");
         let say = |line: &str| report.say(line);
         let mut root = Root::mount(&self.roots, &base.disk, &base.envelope, &folder, &say)?;
-        let servers = &self.reached.resolvers;
+        let servers = self.reached.lease.resolvers();
         if !servers.is_empty() {
-            root.resolve_with(&resolver::text(servers))?;
+            root.resolve_with(&resolver::text(&servers))?;
         }
         let script = Script {
             text: &order.making.script,
