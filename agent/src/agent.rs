@@ -18,6 +18,8 @@ use crate::start::Exit;
 /// Waits between tries to reach the controller; the tries never end.
 const BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(500), max: Duration::from_secs(15) };
+/// Wait before an order that is too long is asked for again.
+const TOO_LONG: Duration = Duration::from_secs(60);
 /// Tries to tell of an image: some minutes.
 const TELL_TRIES: u32 = 40;
 /// Least and longest wait before a machine that holds asks again.
@@ -134,6 +136,12 @@ impl Agent {
             };
             failures += 1;
             let text = chain(&error);
+            if let ControllerError::TooLong { .. } = error {
+                // Only a person changes that: told to whoever may be one, each time.
+                self.report.say(&format!("check-in: {text}"));
+                self.timing().sleep(TOO_LONG);
+                continue;
+            }
             // The same over and over only every minute or so.
             if text != last_said || failures % 5 == 0 {
                 self.report.console.say(&format!("check-in: {text}; trying on"));

@@ -64,7 +64,7 @@ pub fn controller_with(
 }
 
 /// A machine with one disk, which is a file.
-fn machine_with_disk(root: &Path, disk: Vec<u8>) -> Roots {
+pub fn machine_with_disk(root: &Path, disk: Vec<u8>) -> Roots {
     add_disk(root, "vda", "S-1", &disk);
     roots(root)
 }
@@ -138,11 +138,11 @@ fn lease(subnet: u8) -> Lease {
     }
 }
 
-fn deploy(sample: &Sample, start: Start) -> Order {
+pub fn deploy(sample: &Sample, start: Start) -> Order {
     Order::Deploy(wire::DeployOrder { start, ..order(sample) })
 }
 
-fn hold() -> Order {
+pub fn hold() -> Order {
     Order::Hold(HoldOrder { reason: "no rule matches".into(), retry_secs: 5 })
 }
 
