@@ -64,7 +64,7 @@ impl Agent {
         let (run, attempt) = (&order.run, order.attempt);
         report.say(&format!("make {}, run {run}, attempt {attempt}", order.making.configuration));
         report.say(&order.reason);
-        let chosen = self.choose(&[&order.base]);
+        let chosen = self.choose(&[&order.base], Purpose::Make);
         let (client, chosen) = match chosen {
             Ok(chosen) => chosen,
             Err(error) => return Ok(self.failed_plan(error)?),

@@ -194,6 +194,28 @@ fn holds_installs_leaves_and_the_next_time_only_leaves() {
 }
 
 #[test]
+fn a_blank_disk_beside_the_installed_one_does_not_keep_the_machine_from_starting() {
+    let sample = sample(512, 1);
+    let server = Server::start(&[&sample]);
+    let root = tempfile::tempdir().unwrap();
+    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    controller(&server, vec![deploy(&sample, Start::PowerOff)]);
+    assert_eq!(boot(&server, &roots).0, Exit::PowerOff);
+    let installed = fs::read(root.path().join("dev/vda")).unwrap();
+
+    add_disk(root.path(), "vdb", "S-2", &vec![0; sample.disk.len()]);
+    let heard = controller(&server, vec![deploy(&sample, Start::PowerOff)]);
+    server.take_pack_bytes();
+    let (exit, console) = boot(&server, &roots);
+    assert_eq!(exit, Exit::PowerOff, "{console}");
+    assert_eq!(server.take_pack_bytes(), 0, "no image byte");
+    assert!(fs::read(root.path().join("dev/vda")).unwrap() == installed, "nothing written");
+    assert!(fs::read(root.path().join("dev/vdb")).unwrap() == vec![0; sample.disk.len()]);
+    let last = outcomes(&heard.lock().unwrap().events).pop();
+    assert_eq!(last, Some((Step::Start, Outcome::Done)));
+}
+
+#[test]
 fn a_machine_that_moves_tells_where_it_is_with_the_next_try() {
     let sample = sample(512, 1);
     let server = Server::start(&[&sample]);
