@@ -12,6 +12,7 @@ use crate::ask;
 use crate::console::printable;
 use crate::controller::{Controller, ControllerError};
 use crate::inventory::{self, Reached, Roots};
+use crate::make::MakeError;
 use crate::report::Report;
 use crate::start::Exit;
 
@@ -49,6 +50,14 @@ pub struct Agent {
     pub options: Options,
 }
 
+/// What follows after a failure.
+enum Then {
+    /// The controller is asked again in a while.
+    Pause,
+    /// The machine starts anew, and its agent asks.
+    Restart,
+}
+
 impl Agent {
     fn timing(&self) -> &dyn Timing {
         &*self.report.timing
@@ -81,8 +90,10 @@ impl Agent {
                     Err(()) => self.pause(&mut failures),
                 },
                 Order::Make(order) => {
-                    if self.obey_make(controller, &checked_in.machine, &order).is_err() {
-                        self.pause(&mut failures);
+                    match self.obey_make(controller, &checked_in.machine, &order) {
+                        Ok(()) => {}
+                        Err(Then::Pause) => self.pause(&mut failures),
+                        Err(Then::Restart) => return Exit::Reboot,
                     }
                 }
             }
@@ -182,10 +193,16 @@ impl Agent {
         controller: &Controller,
         machine: &MachineId,
         order: &MakeOrder,
-    ) -> Result<(), ()> {
+    ) -> Result<(), Then> {
         self.report.log.set_run(Some((order.run.clone(), order.attempt)));
         let what = || format!("making {}", order.making.configuration.reference());
-        self.told(what, self.make(controller, machine, order))
+        let made = self.make(controller, machine, order);
+        // Another try on this boot would fail for a reason that is not its own.
+        let then = match &made {
+            Err(MakeError::InUse { .. }) => Then::Restart,
+            _ => Then::Pause,
+        };
+        self.told(what, made).map_err(|()| then)
     }
 
     fn told<T, E: std::error::Error>(
