@@ -58,7 +58,7 @@ pub struct Reached {
 pub fn read(roots: &Roots, reached: &Reached) -> Inventory {
     let mut notes = Notes::default();
     let notes = &mut notes;
-    let (cpu, memory) = (system::cpu(&roots.proc, notes), system::memory(&roots.proc, notes));
+    let (cpu, memory) = (system::cpu(roots, notes), system::memory(&roots.proc, notes));
     let mut inventory = Inventory {
         system: system::system(&roots.sys, notes),
         firmware: system::firmware(&roots.sys, notes),
