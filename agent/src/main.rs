@@ -122,7 +122,7 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
     find_hardware(&roots, &report);
 
     // From now on, as switches speak up twice a minute only.
-    let heard = lldp::listen(&roots.sys);
+    let heard = lldp::listen(&roots.sys, &report.timing);
     let network = Arc::new(Network {
         sys: roots.sys.clone(),
         boot_mac: config.boot_mac,
