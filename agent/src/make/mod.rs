@@ -55,7 +55,7 @@ pub enum MakeError {
         script: Option<ScriptError>,
         /// What shows it.
         #[source]
-        source: InUse,
+        source: Box<InUse>,
     },
     /// The controller does not take it.
     #[error("the image is in the store, and the controller does not take it")]
@@ -150,7 +150,7 @@ impl Agent {
         // Also where it failed: another try on this boot needs the disk as well.
         match self.take_back(root, base) {
             Ok(disk) => ran.map(|()| disk).map_err(MakeError::Script),
-            Err(source) => Err(MakeError::InUse { script: ran.err(), source }),
+            Err(source) => Err(MakeError::InUse { script: ran.err(), source: Box::new(source) }),
         }
     }
 
