@@ -251,7 +251,8 @@ mod tests {
     fn what_is_not_whole_is_nobody() {
         assert_eq!(read(&[]), None);
         assert_eq!(read(&usual()[..12]), None, "cut within the port");
-        let (port, time): ((u8, &[u8]), (u8, &[u8])) = ((PORT, b"\x07y"), (TIME_TO_LIVE, &[0, 9]));
+        let port: (u8, &[u8]) = (PORT, b"\x07y");
+        let time: (u8, &[u8]) = (TIME_TO_LIVE, &[0, 9]);
         assert!(read(&frame(&[(CHASSIS, b"\x07x"), port, time])).is_some());
         assert_eq!(read(&frame(&[(CHASSIS, b"\x07x"), time, (END, b""), port])), None);
         assert_eq!(read(&frame(&[(CHASSIS, b""), port, time])), None);
