@@ -12,12 +12,15 @@ use crate::ask;
 use crate::console::printable;
 use crate::controller::{Controller, ControllerError};
 use crate::inventory::{self, Reached, Roots};
+use crate::make::MakeError;
 use crate::report::Report;
 use crate::start::Exit;
 
 /// Waits between tries to reach the controller; the tries never end.
 const BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(500), max: Duration::from_secs(15) };
+/// Wait before an order that is too long is asked for again.
+const TOO_LONG: Duration = Duration::from_secs(60);
 /// Tries to tell of an image: some minutes.
 const TELL_TRIES: u32 = 40;
 /// Least and longest wait before a machine that holds asks again.
@@ -47,6 +50,14 @@ pub struct Agent {
     pub options: Options,
 }
 
+/// What follows after a failure.
+enum Then {
+    /// The controller is asked again in a while.
+    Pause,
+    /// The machine starts anew, and its agent asks.
+    Restart,
+}
+
 impl Agent {
     fn timing(&self) -> &dyn Timing {
         &*self.report.timing
@@ -57,10 +68,9 @@ impl Agent {
         let mut failures = 0;
         let mut answers = BTreeMap::new();
         loop {
-            let inventory = inventory::read(&self.roots, &self.reached);
             // Told once: the controller keeps answers, and may be told to forget them.
             let answers_now = std::mem::take(&mut answers);
-            let checked_in = self.check_in(controller, &inventory, answers_now);
+            let (inventory, checked_in) = self.check_in(controller, answers_now);
             self.report.log.set_machine(checked_in.machine.clone());
             match checked_in.order {
                 Order::Hold(hold) => self.hold(&checked_in.machine, &inventory, &hold),
@@ -80,8 +90,10 @@ impl Agent {
                     Err(()) => self.pause(&mut failures),
                 },
                 Order::Make(order) => {
-                    if self.obey_make(controller, &checked_in.machine, &order).is_err() {
-                        self.pause(&mut failures);
+                    match self.obey_make(controller, &checked_in.machine, &order) {
+                        Ok(()) => {}
+                        Err(Then::Pause) => self.pause(&mut failures),
+                        Err(Then::Restart) => return Exit::Reboot,
                     }
                 }
             }
@@ -110,29 +122,37 @@ impl Agent {
         }
     }
 
-    /// Asks until there is an answer.
+    /// Asks until there is an answer; gives what the machine was when it was given.
     fn check_in(
         &self,
         controller: &Controller,
-        inventory: &Inventory,
         answers: BTreeMap<String, Option<String>>,
-    ) -> CheckedIn {
-        let request = CheckIn {
+    ) -> (Inventory, CheckedIn) {
+        let mut request = CheckIn {
             version: VERSION,
             boot: self.boot.clone(),
             agent: env!("CARGO_PKG_VERSION").to_owned(),
-            inventory: inventory.clone(),
+            inventory: Inventory::default(),
             answers,
         };
         let mut failures = 0;
         let mut last_said = String::new();
         loop {
+            // Anew for each try: what kept the last from the controller may be that the
+            // machine moved.
+            request.inventory = inventory::read(&self.roots, &self.reached);
             let error: ControllerError = match controller.check_in(&request) {
-                Ok(checked_in) => return checked_in,
+                Ok(checked_in) => return (request.inventory, checked_in),
                 Err(error) => error,
             };
             failures += 1;
             let text = chain(&error);
+            if let ControllerError::TooLong { .. } = error {
+                // Only a person changes that: told to whoever may be one, each time.
+                self.report.say(&format!("check-in: {text}"));
+                self.timing().sleep(TOO_LONG);
+                continue;
+            }
             // The same over and over only every minute or so.
             if text != last_said || failures % 5 == 0 {
                 self.report.console.say(&format!("check-in: {text}; trying on"));
@@ -173,10 +193,16 @@ impl Agent {
         controller: &Controller,
         machine: &MachineId,
         order: &MakeOrder,
-    ) -> Result<(), ()> {
+    ) -> Result<(), Then> {
         self.report.log.set_run(Some((order.run.clone(), order.attempt)));
         let what = || format!("making {}", order.making.configuration.reference());
-        self.told(what, self.make(controller, machine, order))
+        let made = self.make(controller, machine, order);
+        // Another try on this boot would fail for a reason that is not its own.
+        let then = match &made {
+            Err(MakeError::InUse { .. }) => Then::Restart,
+            _ => Then::Pause,
+        };
+        self.told(what, made).map_err(|()| then)
     }
 
     fn told<T, E: std::error::Error>(

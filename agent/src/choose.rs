@@ -3,6 +3,7 @@
 
 use wire::{DiskChoice, ImageOrder};
 
+use crate::install::Purpose;
 use crate::inventory::Candidate;
 use crate::progress::size;
 
@@ -55,10 +56,11 @@ pub enum ChooseError {
 pub fn choose_all<'a>(
     candidates: &'a [Candidate],
     images: &[&ImageOrder],
+    purpose: Purpose,
 ) -> Result<Vec<&'a Candidate>, ChooseError> {
     let mut chosen: Vec<&Candidate> = Vec::new();
     for image in images {
-        let disk = choose(candidates, &image.disk).map_err(|why| match images.len() {
+        let disk = choose(candidates, image, purpose).map_err(|why| match images.len() {
             1 => why,
             _ => ChooseError::Of { image: image.reference.to_string(), why: Box::new(why) },
         })?;
@@ -79,11 +81,14 @@ fn list(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join("; ")
 }
 
-/// The one disk that meets all criteria.
-pub fn choose<'a>(
+/// The one disk that meets all criteria. Of several, the only one that has the image
+/// installed, where that is to be started: nothing is written to it then.
+fn choose<'a>(
     candidates: &'a [Candidate],
-    choice: &DiskChoice,
+    image: &ImageOrder,
+    purpose: Purpose,
 ) -> Result<&'a Candidate, ChooseError> {
+    let choice = &image.disk;
     if candidates.is_empty() {
         return Err(ChooseError::NoDisk);
     }
@@ -97,10 +102,18 @@ pub fn choose<'a>(
             };
             Err(ChooseError::NoneFits(list(candidates.iter().map(say))))
         }
-        several => Err(ChooseError::Ambiguous {
-            count: several.len(),
-            list: list(several.iter().map(|c| describe(c))),
-        }),
+        several => {
+            let starts = purpose == Purpose::Start;
+            let has = |c: &&&Candidate| starts && c.disk.not_installed(image.image).is_none();
+            let mut installed = several.iter().filter(has);
+            match (installed.next(), installed.next()) {
+                (Some(one), None) => Ok(one),
+                _ => Err(ChooseError::Ambiguous {
+                    count: several.len(),
+                    list: list(several.iter().map(|c| describe(c))),
+                }),
+            }
+        }
     }
 }
 
@@ -122,7 +135,7 @@ pub fn describe(candidate: &Candidate) -> String {
 
 #[cfg(test)]
 mod tests {
-    use wire::{Bus, Disk};
+    use wire::{Bus, Digest, Disk};
 
     use super::*;
 
@@ -142,8 +155,27 @@ mod tests {
         candidate
     }
 
+    fn image(name: &str, disk: DiskChoice) -> ImageOrder {
+        ImageOrder { image: Digest([0; 32]), reference: name.parse().unwrap(), disk }
+    }
+
     fn names(candidates: &[Candidate], choice: &DiskChoice) -> Result<String, ChooseError> {
-        choose(candidates, choice).map(|c| c.disk.name.clone())
+        let chosen = choose(candidates, &image("lab/web:1", choice.clone()), Purpose::Start);
+        chosen.map(|c| c.disk.name.clone())
+    }
+
+    /// Notes on a disk that it has an image, as an agent does.
+    fn receipt(candidate: &mut Candidate, image: Digest) {
+        candidate.disk.receipt = Some(wire::Receipt {
+            version: wire::Receipt::VERSION,
+            state: wire::ReceiptState::Installed,
+            image,
+            reference: "lab/web:1".parse().unwrap(),
+            run: "r-1".parse().unwrap(),
+            machine: "m-1".parse().unwrap(),
+            disk: candidate.disk.identity().map(str::to_owned),
+            disk_bytes: candidate.disk.size_bytes,
+        });
     }
 
     #[test]
@@ -159,7 +191,7 @@ mod tests {
             let disks = [spoilt.clone()];
             // Not even where the order names exactly this disk.
             let choice = DiskChoice { serial: Some("S-sda".into()), ..DiskChoice::default() };
-            match choose(&disks, &choice) {
+            match names(&disks, &choice) {
                 Err(ChooseError::NoneFits(list)) => assert!(list.contains(why), "{list}"),
                 other => panic!("{other:?}"),
             }
@@ -171,29 +203,62 @@ mod tests {
     #[test]
     fn an_ambiguous_choice_is_refused_with_the_candidates() {
         let disks = [disk("sda", |_| {}), disk("sdb", |c| c.disk.size_bytes = 2 << 30)];
-        let error = choose(&disks, &DiskChoice::default()).unwrap_err();
+        let error = names(&disks, &DiskChoice::default()).unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains("S-sda") && text.contains("S-sdb") && text.contains("2.0 GiB"),
             "{text}"
         );
-        assert_eq!(choose(&[], &DiskChoice::default()), Err(ChooseError::NoDisk));
+        assert_eq!(names(&[], &DiskChoice::default()), Err(ChooseError::NoDisk));
+    }
+
+    #[test]
+    fn of_several_disks_the_only_one_with_the_image_is_started_and_no_other_is_chosen() {
+        let (ours, other) = (Digest([0; 32]), Digest([1; 32]));
+        let any = image("lab/web:1", DiskChoice::default());
+        let with = |receipts: [Option<Digest>; 3]| {
+            let disk = |(name, image): (&str, Option<Digest>)| {
+                disk(name, |c| image.into_iter().for_each(|image| receipt(c, image)))
+            };
+            ["sda", "sdb", "sdc"].into_iter().zip(receipts).map(disk).collect::<Vec<_>>()
+        };
+        let chosen = |disks: &[Candidate], purpose| {
+            choose_all(disks, &[&any], purpose).map(|c| c[0].disk.name.clone())
+        };
+        for others in [None, Some(other)] {
+            let disks = with([others, Some(ours), None]);
+            assert_eq!(chosen(&disks, Purpose::Start).as_deref(), Ok("sdb"));
+            // What is to be written over is not chosen by what it has.
+            let made = chosen(&disks, Purpose::Make);
+            assert!(matches!(made, Err(ChooseError::Ambiguous { count: 3, .. })), "{made:?}");
+        }
+        let mut copied = with([None, Some(ours), None]);
+        copied[1].disk.serial = Some("another".into());
+        let refused = [
+            with([None, Some(other), None]),
+            with([Some(ours), Some(ours), None]),
+            // A copy of that disk, which does not count as installed.
+            copied,
+        ];
+        for disks in refused {
+            let error = chosen(&disks, Purpose::Start).unwrap_err();
+            assert!(matches!(error, ChooseError::Ambiguous { count: 3, .. }), "{error}");
+            let text = error.to_string();
+            assert!(text.contains("sda (") && text.contains("sdb (") && text.contains("sdc ("));
+        }
+        let other_fits = DiskChoice { serial: Some("S-sdc".into()), ..DiskChoice::default() };
+        assert_eq!(names(&with([Some(ours), None, None]), &other_fits).as_deref(), Ok("sdc"));
     }
 
     #[test]
     fn every_image_of_a_set_gets_a_disk_of_its_own_or_none_does() {
         let disks = [disk("sda", |_| {}), disk("sdb", |c| c.disk.size_bytes = 2 << 30)];
-        let image = |name: &str, disk| ImageOrder {
-            image: wire::Digest([0; 32]),
-            reference: name.parse().unwrap(),
-            disk,
-        };
         let serial =
             |serial: &str| DiskChoice { serial: Some(serial.into()), ..DiskChoice::default() };
         let large = DiskChoice { size_bytes_min: Some(2 << 30), ..DiskChoice::default() };
         let choose = |images: &[ImageOrder]| {
             let images: Vec<_> = images.iter().collect();
-            let chosen = choose_all(&disks, &images)?;
+            let chosen = choose_all(&disks, &images, Purpose::Start)?;
             Ok::<_, ChooseError>(chosen.iter().map(|c| c.disk.name.clone()).collect::<Vec<_>>())
         };
         let (web, data) = (image("lab/web:1", large.clone()), image("data", serial("S-sda")));
@@ -233,6 +298,6 @@ mod tests {
         }
         let both =
             DiskChoice { serial: Some("S-sda".into()), size_bytes_min: Some(2 << 30), ..any() };
-        assert!(matches!(choose(&disks, &both), Err(ChooseError::NoneFits(_))));
+        assert!(matches!(names(&disks, &both), Err(ChooseError::NoneFits(_))));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use wire::Order;
 use wire::api::{
     CHECK_IN, CheckIn, CheckedIn, EVENTS, ErrorBody, EventBatch, EventsSeen, MADE, Made,
 };
@@ -40,6 +41,18 @@ pub enum ControllerError {
         #[source]
         source: serde_json::Error,
     },
+    /// The answer is longer than one ever is.
+    #[error(
+        "{url}: the answer has more than {max} bytes and is not read; is the controller newer \
+         than this agent? Update the boot assets, or make what the rule's recipe sends to \
+         machines shorter"
+    )]
+    TooLong {
+        /// What was asked.
+        url: String,
+        /// Most bytes of an answer.
+        max: usize,
+    },
 }
 
 impl ControllerError {
@@ -54,9 +67,6 @@ pub struct Controller {
     base: String,
     http: ureq::Agent,
 }
-
-/// Most bytes of an answer.
-const ANSWER_BYTES_MAX: u64 = 256 << 10;
 
 impl Controller {
     /// The controller at `base`. Does not connect.
@@ -109,8 +119,11 @@ impl Controller {
         };
         let mut response = self.http.post(&url).send_json(body).map_err(failed)?;
         let mut bytes = Vec::new();
-        let mut reader = response.body_mut().as_reader().take(ANSWER_BYTES_MAX);
+        let mut reader = response.body_mut().as_reader().take(Order::BYTES_MAX as u64 + 1);
         reader.read_to_end(&mut bytes).map_err(|error| failed(error.into()))?;
+        if bytes.len() > Order::BYTES_MAX {
+            return Err(ControllerError::TooLong { url, max: Order::BYTES_MAX });
+        }
         let status = response.status().as_u16();
         if !matches!(status, 200 | 204) {
             let said = serde_json::from_slice::<ErrorBody>(&bytes);

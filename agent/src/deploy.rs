@@ -84,7 +84,7 @@ impl Agent {
         }
         // Found out before the steps that it decides about, and told by the first of them.
         let images: Vec<&ImageOrder> = order.images().collect();
-        let (client, chosen) = match self.choose(&images) {
+        let (client, chosen) = match self.choose(&images, Purpose::Start) {
             Ok(chosen) => chosen,
             Err(error) => return self.failed_plan(error),
         };
@@ -103,6 +103,7 @@ impl Agent {
     pub(crate) fn choose<'a>(
         &self,
         images: &[&'a ImageOrder],
+        purpose: Purpose,
     ) -> Result<(Client, Vec<Chosen<'a>>), DeployError> {
         let client = self.client().map_err(DeployError::Store)?;
         let envelopes = images.iter().map(|image| {
@@ -113,7 +114,7 @@ impl Agent {
         let envelopes = envelopes.collect::<Result<Vec<_>, _>>()?;
         // Only now: fetching may take minutes, in which disks come and go.
         let candidates = inventory::disks(&self.roots);
-        let disks = choose_all(&candidates, images)?;
+        let disks = choose_all(&candidates, images, purpose)?;
         if let Some((disk, why)) = disks
             .iter()
             .find_map(|disk| disk.receipt_unknown.as_ref().map(|why| (describe(disk), why.clone())))

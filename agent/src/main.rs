@@ -13,6 +13,7 @@ use agent::controller::Controller;
 use agent::events::EventLog;
 use agent::inventory::{self, Reached, Roots};
 use agent::kmsg;
+use agent::net::held::Held;
 use agent::net::{Network, lldp};
 use agent::report::Report;
 use agent::start::{self, Exit};
@@ -121,7 +122,7 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
     find_hardware(&roots, &report);
 
     // From now on, as switches speak up twice a minute only.
-    let heard = lldp::listen(&roots.sys);
+    let heard = lldp::listen(&roots.sys, &report.timing);
     let network = Arc::new(Network {
         sys: roots.sys.clone(),
         boot_mac: config.boot_mac,
@@ -130,14 +131,10 @@ fn work(config: Config, roots: Roots, console: &Arc<Console>) -> Exit {
     });
     let up = || Ok::<_, std::convert::Infallible>(network.bring_up(&|l| report.say(l)));
     let Ok(connected) = report.step(Step::Network, |_| up());
-    let reached = Reached {
-        card: Some(connected.link.name.clone()),
-        network: connected.lease.network(),
-        resolvers: connected.lease.resolvers.clone(),
-        heard,
-    };
+    let held = Held::of(connected.lease.clone());
+    let reached = Reached { card: Some(connected.link.name.clone()), lease: held.clone(), heard };
     let keeper = report.clone();
-    std::thread::spawn(move || network.keep(connected, |line| keeper.say(line)));
+    std::thread::spawn(move || network.keep(connected, &held, |line| keeper.say(line)));
 
     let sender = report.clone();
     let server = Controller::new(&config.server);

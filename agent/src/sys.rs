@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::ptr::null;
 
 use libc::{c_char, c_int, c_short, c_ulong, ifreq, sockaddr, sockaddr_in, sockaddr_ll, socklen_t};
 
@@ -68,15 +69,20 @@ pub fn unshare_processes() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWPID) })
 }
 
-/// Makes a program see a folder as its root, without a terminal of ours.
+/// Makes a program see a folder as its root, without a terminal of ours. What it mounts is
+/// seen by itself and by what it starts, and gone with the last of them.
 pub fn confine(command: &mut Command, root: &Path) -> io::Result<()> {
     let nul = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let root = CString::new(root.as_os_str().as_bytes()).map_err(nul)?;
     let enter = move || {
-        // SAFETY: both paths end in a NUL and live as long as the calls, which are all
-        // that happens here: each is a system call that may be made after fork().
+        // SAFETY: all paths end in a NUL and live as long as the calls, which are all
+        // that happens here: each is a system call that may be made after fork(). mount() takes
+        // null pointers where only the propagation changes.
         unsafe {
             check(libc::setsid())?;
+            check(libc::unshare(libc::CLONE_NEWNS))?;
+            let flags = libc::MS_REC | libc::MS_PRIVATE;
+            check(libc::mount(null(), c"/".as_ptr(), null(), flags, null()))?;
             check(libc::chroot(root.as_ptr()))?;
             check(libc::chdir(c"/".as_ptr()))
         }

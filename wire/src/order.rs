@@ -26,6 +26,13 @@ pub enum Order {
     Unknown,
 }
 
+impl Order {
+    /// Most bytes of an answer with an order in JSON: the longest script, of which each byte
+    /// may become six (`\u0001`), and beside it the facts that an image is made for, which a
+    /// check-in brought, and which the script's environment has again.
+    pub const BYTES_MAX: usize = 6 * Making::SCRIPT_BYTES_MAX + (10 << 20);
+}
+
 /// A question for the person at the machine, who need not be there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AskOrder {
@@ -234,6 +241,7 @@ pub enum Start {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FactValue;
 
     #[test]
     fn a_choice_is_named_or_counted_and_nothing_else_is_an_answer() {
@@ -263,6 +271,38 @@ mod tests {
         assert_eq!(answer(&ask, " rack 7 ").as_deref(), Some("rack 7"));
         assert_eq!(answer(&ask, "a\u{1b}[2J"), None);
         assert_eq!(answer(&ask, &"x".repeat(256)), None);
+    }
+
+    #[test]
+    fn the_longest_script_and_what_goes_with_it_fit_an_answer() {
+        // Of as many facts as one machine has at most, each as long as is believed.
+        let values = || FactValue::List(vec![FactValue::Text("\"".repeat(1024)); 512]);
+        let facts = ["pci.modalias", "usb.modalias"].map(|path| (path.to_owned(), Some(values())));
+        let environment = [("INGOT_FACT_PCI_MODALIAS".to_owned(), "\"\n".repeat(512 << 10))];
+        let making = Making {
+            configuration: Configuration {
+                key: Digest([0xff; 32]),
+                recipe: "gpu".into(),
+                facts: facts.into(),
+            },
+            script: "\u{1}".repeat(Making::SCRIPT_BYTES_MAX),
+            environment: environment.into(),
+            timeout_secs: u32::MAX,
+        };
+        let (image, disk) = (Digest([0xff; 32]), DiskChoice::default());
+        let base = ImageOrder { image, reference: "built/gpu:base".parse().unwrap(), disk };
+        let run = "r-1".parse().unwrap();
+        let order = Order::Make(Box::new(MakeOrder {
+            run,
+            attempt: u32::MAX,
+            base,
+            reason: "\u{1}".repeat(1024),
+            making,
+        }));
+        let machine = "m-1".parse().unwrap();
+        let text = serde_json::to_vec(&crate::api::CheckedIn { machine, order }).unwrap();
+        assert!(text.len() > 6 * Making::SCRIPT_BYTES_MAX);
+        assert!(text.len() <= Order::BYTES_MAX, "{}", text.len());
     }
 
     #[test]

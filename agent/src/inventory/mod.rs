@@ -15,7 +15,6 @@ mod table;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 pub use disk::{Candidate, Shown, SlotError, disk, disks, partition, receipt_of};
@@ -24,6 +23,7 @@ pub use nic::{Link, links, mac_text};
 use notes::{NAMED, Notes};
 use wire::{Disk, Inventory, Network};
 
+use crate::net::held::Held;
 use crate::net::lldp::Heard;
 
 /// Where the kernel's file systems are; elsewhere in tests.
@@ -48,10 +48,8 @@ impl Default for Roots {
 pub struct Reached {
     /// The card that reaches the controller.
     pub card: Option<String>,
-    /// Where in the network that is.
-    pub network: Network,
-    /// Name servers, as DHCP tells them.
-    pub resolvers: Vec<Ipv4Addr>,
+    /// What that has its address by: where in the network it is, and name servers.
+    pub lease: Held,
     /// Who is at the other ends of the cables.
     pub heard: Heard,
 }
@@ -60,7 +58,7 @@ pub struct Reached {
 pub fn read(roots: &Roots, reached: &Reached) -> Inventory {
     let mut notes = Notes::default();
     let notes = &mut notes;
-    let (cpu, memory) = (system::cpu(&roots.proc, notes), system::memory(&roots.proc, notes));
+    let (cpu, memory) = (system::cpu(roots, notes), system::memory(&roots.proc, notes));
     let mut inventory = Inventory {
         system: system::system(&roots.sys, notes),
         firmware: system::firmware(&roots.sys, notes),
@@ -114,7 +112,7 @@ fn looked_at(candidates: Vec<Candidate>, notes: &mut Notes) -> Vec<Disk> {
 }
 
 fn network(reached: &Reached, notes: &mut Notes) -> Network {
-    let network = reached.network.clone();
+    let network = reached.lease.network();
     let known = |told: &Option<String>, why: &str| told.as_ref().map(drop).ok_or(why.to_owned());
     notes.take("network.subnet", known(&network.subnet, "there is no DHCP lease"));
     notes.take("network.dhcp-server", known(&network.dhcp_server, "there is no DHCP lease"));

@@ -51,7 +51,8 @@ pub(super) fn nics(sys: &Path, reached: &Reached, notes: &mut Notes) -> Vec<Nic>
             // -1 where unknown.
             speed_mbit: number::<u32>(&folder.join("speed")),
             booted: reached.card.as_ref() == Some(&link.name),
-            neighbour: reached.heard.at(&link.name),
+            // Without a link nobody is there, whoever was heard.
+            neighbour: reached.heard.at(&link.name).filter(|_| link.up),
             name: link.name,
         }
     };
@@ -150,6 +151,9 @@ mod tests {
         };
         assert_eq!(found, [expected]);
         assert_eq!(links(sys.path())[0].mac, [0x52, 0x54, 0, 0xab, 0xcd, 1]);
+
+        fs::write(class.join("card0/carrier"), "0\n").unwrap();
+        assert_eq!(nics(sys.path(), &reached, &mut notes)[0].neighbour, None, "the cable is out");
 
         // An address that somebody chose is not the card's own.
         fs::write(class.join("card0/addr_assign_type"), "3\n").unwrap();

@@ -27,7 +27,7 @@ pub fn look(disk: &mut Disk, device: &Path) -> Option<String> {
         Ok(file) => file,
         Err(error) => return failed("opening it", error),
     };
-    let (kind, placed) = match table::read(&file, disk.sector_bytes) {
+    let (kind, placed) = match table::read(&file, disk.size_bytes, disk.sector_bytes) {
         Ok(table) => table,
         Err(error) => return failed("reading its partition table", error),
     };

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use wire::{Cpu, Firmware, FirmwareKind, Inventory, Memory, System, Tpm};
 
-use super::{Notes, names, short, smbios, told, told_inscribed};
+use super::{Notes, Roots, names, short, smbios, told, told_inscribed};
 
 /// SMBIOS types 1 to 3, as far as the kernel shows them in files.
 pub(super) fn system(sys: &Path, notes: &mut Notes) -> System {
@@ -50,8 +50,9 @@ pub(super) fn add_smbios(sys: &Path, inventory: &mut Inventory, notes: &mut Note
     inventory.memory.fitted_bytes = notes.take("memory.fitted", fitted);
 }
 
-/// What `/proc/cpuinfo` says of the first processor, and how many there are.
-pub(super) fn cpu(proc: &Path, notes: &mut Notes) -> Cpu {
+/// What `/proc/cpuinfo` says of the first processor, and how many there are. Of very many that
+/// file would be too long to count them in.
+pub(super) fn cpu(Roots { sys, proc, .. }: &Roots, notes: &mut Notes) -> Cpu {
     let path = proc.join("cpuinfo");
     let info = told(&path);
     let lines = info.as_deref().unwrap_or_default();
@@ -65,8 +66,9 @@ pub(super) fn cpu(proc: &Path, notes: &mut Notes) -> Cpu {
         value.filter(|value| !value.is_empty()).ok_or_else(|| absent(name))
     };
     let number = |name: &str| first(name)?.parse::<u64>().map_err(|_| absent(name));
-    let count = fields().filter(|(key, _)| key.trim() == "processor").count();
-    let count = u32::try_from(count).ok().filter(|&count| count > 0);
+    let online = sys.join("devices/system/cpu/online");
+    let no_list = || format!("{} is no list of processors", online.display());
+    let count = told(&online).and_then(|list| listed(&list).ok_or_else(no_list));
     // The second name is that of ARM.
     let flags = first("flags").or_else(|_| first("Features")).map_err(|_| absent("flags"));
     let flags = flags.map(|flags| flags.split_whitespace().take(Inventory::FLAGS_MAX).map(short));
@@ -76,10 +78,19 @@ pub(super) fn cpu(proc: &Path, notes: &mut Notes) -> Cpu {
         family: notes.take("cpu.family", number("cpu family")),
         model_number: notes.take("cpu.model-number", number("model")),
         stepping: notes.take("cpu.stepping", number("stepping")),
-        count: notes.take("cpu.count", count.ok_or_else(|| absent("processor"))),
+        count: notes.take("cpu.count", count),
         arch: Some(std::env::consts::ARCH.to_owned()),
         flags: notes.take("cpu.flags", flags).map_or_else(Vec::new, Iterator::collect),
     }
+}
+
+/// How many a list such as `0-3,8` names.
+fn listed(list: &str) -> Option<u32> {
+    list.split(',').try_fold(0u32, |count, part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        count.checked_add(last.checked_sub(first)?.checked_add(1)?)
+    })
 }
 
 /// Hypervisors tell the processors of their guests; where processors have no word for it
@@ -209,25 +220,36 @@ mod tests {
 
     #[test]
     fn counts_processors_and_memory() {
-        let proc = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let (sys, proc) = (root.path().join("sys"), root.path().join("proc"));
+        let online = sys.join("devices/system/cpu/online");
+        fs::create_dir_all(online.parent().unwrap()).unwrap();
+        fs::create_dir(&proc).unwrap();
+        let roots = Roots { sys, proc: proc.clone(), dev: root.path().join("dev") };
+        // What the kernel shows of one of very many is cut after the first.
         let info = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 85\n\
-                    model name\t: Xeon: fast\nstepping\t: 7\nflags\t\t: fpu avx2 hypervisor\n\n\
-                    processor\t: 1\nvendor_id\t: GenuineIntel\n";
-        fs::write(proc.path().join("cpuinfo"), info).unwrap();
-        fs::write(proc.path().join("meminfo"), "MemTotal:        2014932 kB\nMemFree: 1 kB\n")
-            .unwrap();
+                    model name\t: Xeon: fast\nstepping\t: 7\nflags\t\t: fpu avx2 hypervisor\n\n";
+        fs::write(proc.join("cpuinfo"), info).unwrap();
+        fs::write(&online, "0-1021,1024,1026-1027\n").unwrap();
+        fs::write(proc.join("meminfo"), "MemTotal:        2014932 kB\nMemFree: 1 kB\n").unwrap();
         let mut notes = Notes::default();
-        let cpu = cpu(proc.path(), &mut notes);
-        assert_eq!(cpu.count, Some(2));
+        let read = cpu;
+        let cpu = read(&roots, &mut notes);
+        assert_eq!(cpu.count, Some(1025));
         assert_eq!(cpu.model.as_deref(), Some("Xeon: fast"));
         assert_eq!((cpu.family, cpu.model_number, cpu.stepping), (Some(6), Some(85), Some(7)));
         assert_eq!(cpu.flags, ["fpu", "avx2", "hypervisor"]);
         assert_eq!(is_virtual(&Cpu { arch: Some("x86_64".into()), ..cpu.clone() }), Ok(true));
         assert!(is_virtual(&Cpu { flags: vec![], ..cpu }).is_err());
-        assert_eq!(memory(proc.path(), &mut notes).usable_bytes, Some(2_014_932 * 1024));
+        assert_eq!(memory(&proc, &mut notes).usable_bytes, Some(2_014_932 * 1024));
         assert!(notes.0.is_empty(), "{notes:?}");
-        fs::write(proc.path().join("meminfo"), "MemTotal: lots\n").unwrap();
-        assert_eq!(memory(proc.path(), &mut notes).usable_bytes, None);
+        fs::write(proc.join("meminfo"), "MemTotal: lots\n").unwrap();
+        assert_eq!(memory(&proc, &mut notes).usable_bytes, None);
         assert!(notes.0["memory.usable"].ends_with("meminfo has no MemTotal in kB"));
+        for nonsense in ["0-", "3-1", "x", "0,,1", "0-4294967295", "-1"] {
+            fs::write(&online, nonsense).unwrap();
+            assert_eq!(read(&roots, &mut notes).count, None, "{nonsense}");
+            assert!(notes.0["cpu.count"].ends_with("online is no list of processors"));
+        }
     }
 }

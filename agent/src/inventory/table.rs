@@ -29,9 +29,11 @@ const ENTRY_BYTES: std::ops::RangeInclusive<usize> = 128..=4096;
 /// A PC table's records (section 5.2).
 const RECORDS: usize = 446;
 const RECORD: usize = 16;
+/// The kind of partition that covers a disk with a GPT.
+const PROTECTIVE: u8 = 0xee;
 
-/// Reads the table of a disk with sectors of this size.
-pub fn read(disk: &File, sector_bytes: u32) -> io::Result<Table> {
+/// Reads the table of a disk of so many bytes, with sectors of this size.
+pub fn read(disk: &File, bytes: u64, sector_bytes: u32) -> io::Result<Table> {
     let sector = u64::from(sector_bytes.max(512));
     let head = read_some(disk, 0, 2 * sector)?;
     let header = usize::try_from(sector).ok().and_then(|at| head.get(at..)).unwrap_or_default();
@@ -41,9 +43,10 @@ pub fn read(disk: &File, sector_bytes: u32) -> io::Result<Table> {
         let bytes = read_some(disk, start, (count * size) as u64)?;
         return Ok(("gpt", gpt(&bytes, size, sector)));
     }
-    match head.get(510..512) {
-        Some([0x55, 0xaa]) => Ok(("mbr", mbr(&head[RECORDS..510], sector))),
-        _ => Ok(("none", Vec::new())),
+    let records = head.get(RECORDS..510).filter(|_| head.get(510..512) == Some(&[0x55, 0xaa]));
+    match records.and_then(|records| mbr(records, sector, bytes)) {
+        Some(placed) => Ok(("mbr", placed)),
+        None => Ok(("none", Vec::new())),
     }
 }
 
@@ -82,13 +85,28 @@ fn gpt(entries: &[u8], size: usize, sector: u64) -> Vec<Placed> {
     entries.chunks_exact(size).enumerate().filter_map(placed).collect()
 }
 
-fn mbr(records: &[u8], sector: u64) -> Vec<Placed> {
-    let placed = |(index, record): (usize, &[u8])| {
-        let kind = record.get(4).filter(|&&kind| kind != 0)?;
+/// None where it is no table: the boot sector of a file system, and any other with boot code,
+/// ends in the same two bytes.
+fn mbr(records: &[u8], sector: u64, disk_bytes: u64) -> Option<Vec<Placed>> {
+    let mut found = Vec::new();
+    for (index, record) in records.chunks_exact(RECORD).enumerate() {
+        let (status, kind) = (*record.first()?, *record.get(4)?);
+        if !matches!(status, 0x00 | 0x80) {
+            return None;
+        }
         let (first, sectors) = (number(record, 8, 4)?, number(record, 12, 4)?);
-        place(index, format!("{kind:#04x}"), first, sectors, sector)
-    };
-    records.chunks_exact(RECORD).enumerate().filter_map(placed).collect()
+        if kind == 0 || sectors == 0 {
+            continue;
+        }
+        let placed = place(index, format!("{kind:#04x}"), first, sectors, sector)?;
+        // What stands for a GPT may say that it is as long as a record can tell.
+        let end = placed.start.checked_add(placed.partition.size_bytes)?;
+        if end > disk_bytes && kind != PROTECTIVE {
+            return None;
+        }
+        found.push(placed);
+    }
+    (!found.is_empty()).then_some(found)
 }
 
 fn place(index: usize, kind: String, first: u64, sectors: u64, sector: u64) -> Option<Placed> {
@@ -121,6 +139,7 @@ fn guid(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
+    use std::process::Command;
 
     use gpt::disk::LogicalBlockSize;
     use gpt::partition_types::{EFI, LINUX_FS};
@@ -128,10 +147,11 @@ mod tests {
 
     use super::*;
 
-    fn file(bytes: &[u8]) -> File {
+    /// What a disk with these bytes has.
+    fn table(bytes: &[u8], sector_bytes: u32) -> Table {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(bytes, 0).unwrap();
-        file
+        read(&file, bytes.len() as u64, sector_bytes).unwrap()
     }
 
     /// As the crate writes it that real disks are compared with elsewhere.
@@ -155,7 +175,7 @@ mod tests {
     #[test]
     fn a_gpt_tells_types_sizes_and_places() {
         for sector in [512, 4096] {
-            let (kind, found) = read(&file(&disk(sector)), u32::try_from(sector).unwrap()).unwrap();
+            let (kind, found) = table(&disk(sector), u32::try_from(sector).unwrap());
             let rows: Vec<_> = found
                 .iter()
                 .map(|p| (p.partition.number, p.partition.kind.as_str(), p.partition.size_bytes))
@@ -172,15 +192,53 @@ mod tests {
     #[test]
     fn a_pc_table_an_empty_disk_and_a_short_one() {
         let mut bytes = vec![0; 4096];
-        assert_eq!(read(&file(&bytes), 512).unwrap(), ("none", vec![]));
+        assert_eq!(table(&bytes, 512), ("none", vec![]));
         bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
         bytes[RECORDS + RECORD + 4] = 0x83;
         bytes[RECORDS + RECORD + 8] = 2;
-        bytes[RECORDS + RECORD + 12] = 5;
-        let partition = Partition { number: 2, kind: "0x83".into(), size_bytes: 5 * 512 };
+        bytes[RECORDS + RECORD + 12] = 6;
+        let partition = Partition { number: 2, kind: "0x83".into(), size_bytes: 6 * 512 };
         let expected = Placed { partition, start: 1024 };
-        assert_eq!(read(&file(&bytes), 512).unwrap(), ("mbr", vec![expected]));
-        assert_eq!(read(&file(&[1; 100]), 512).unwrap(), ("none", vec![]));
+        assert_eq!(table(&bytes, 512), ("mbr", vec![expected]));
+        assert_eq!(table(&[1; 100], 512), ("none", vec![]));
+        let changed = |at: usize, value: u8| {
+            let mut bytes = bytes.clone();
+            bytes[RECORDS + at] = value;
+            table(&bytes, 512)
+        };
+        assert_eq!(changed(RECORD, 0x80).0, "mbr", "one to boot");
+        let none = ("none", vec![]);
+        assert_eq!(changed(RECORD, 0x20), none, "a status that does not exist");
+        assert_eq!(changed(3 * RECORD, 1), none, "also of a record that is empty");
+        assert_eq!(changed(RECORD + 12, 7), none, "it ends behind the disk");
+        assert_eq!(changed(RECORD + 11, 1), none, "it begins behind the disk");
+        assert_eq!(changed(RECORD + 4, 0), none, "no partition");
+        assert_eq!(changed(RECORD + 12, 0), none, "one without a sector");
+        // A GPT whose header is gone is not a blank disk, however long its cover says it is.
+        let mut disk = disk(512);
+        disk[512..1024].fill(0);
+        disk[RECORDS + 12..RECORDS + RECORD].fill(0xff);
+        let (kind, found) = table(&disk, 512);
+        assert_eq!((kind, found[0].partition.kind.as_str()), ("mbr", "0xee"));
+    }
+
+    #[test]
+    fn a_file_system_over_a_whole_disk_is_no_table() {
+        for (bits, bytes) in [("12", 2 << 20), ("16", 20 << 20), ("32", 64 << 20)] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            file.as_file().set_len(bytes).unwrap();
+            let made = Command::new("mkfs.fat").args(["-F", bits]).arg(file.path()).output();
+            assert!(made.unwrap().status.success());
+            let mut end = [0; 2];
+            file.as_file().read_exact_at(&mut end, 510).unwrap();
+            assert_eq!(end, [0x55, 0xaa], "what a table ends in, too");
+            assert_eq!(read(file.as_file(), bytes, 512).unwrap(), ("none", vec![]), "FAT{bits}");
+            // Boot code that reaches to where the records would be.
+            file.as_file()
+                .write_all_at(b"Remove disks or other media.\xff\r\nPress any key", 440)
+                .unwrap();
+            assert_eq!(read(file.as_file(), bytes, 512).unwrap(), ("none", vec![]), "FAT{bits}");
+        }
     }
 
     proptest! {
@@ -188,10 +246,10 @@ mod tests {
         fn any_bytes_never_panic(
             bytes in proptest::collection::vec(any::<u8>(), 0..700), at in 512usize..1100,
         ) {
-            read(&file(&bytes), 512).unwrap();
+            table(&bytes, 512);
             let mut disk = disk(512);
             disk.splice(at..at + bytes.len(), bytes);
-            let (_, found) = read(&file(&disk), 512).unwrap();
+            let (_, found) = table(&disk, 512);
             prop_assert!(found.len() <= ENTRIES_MAX);
         }
     }

@@ -10,6 +10,7 @@ pub mod root;
 pub mod script;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use wire::api::Made;
@@ -47,9 +48,39 @@ pub enum MakeError {
     /// What the script left is not in the store.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// What the script left behind keeps the disk in use. Only a restart ends that.
+    #[error("{}, so the machine is restarted", left_behind(script.as_ref()))]
+    InUse {
+        /// Why the script failed, where it did.
+        script: Option<ScriptError>,
+        /// What shows it.
+        #[source]
+        source: Box<InUse>,
+    },
     /// The controller does not take it.
     #[error("the image is in the store, and the controller does not take it")]
     Made(#[source] ControllerError),
+}
+
+/// What shows that a disk is still in use.
+#[derive(Debug, thiserror::Error)]
+pub enum InUse {
+    /// A file system of it stays mounted.
+    #[error(transparent)]
+    Mounted(#[from] MountError),
+    /// It cannot be had for oneself.
+    #[error(transparent)]
+    Open(#[from] DeployError),
+}
+
+fn left_behind(script: Option<&ScriptError>) -> String {
+    match script {
+        // Why it failed comes first: the rest follows from that, mostly.
+        Some(failed) => format!("{failed}; what it left behind keeps the disk in use"),
+        None => "the script left something behind that keeps the disk in use: it has to end its \
+                 loop devices, swap and the like itself"
+            .to_owned(),
+    }
 }
 
 impl Agent {
@@ -64,7 +95,7 @@ impl Agent {
         let (run, attempt) = (&order.run, order.attempt);
         report.say(&format!("make {}, run {run}, attempt {attempt}", order.making.configuration));
         report.say(&order.reason);
-        let chosen = self.choose(&[&order.base]);
+        let chosen = self.choose(&[&order.base], Purpose::Make);
         let (client, chosen) = match chosen {
             Ok(chosen) => chosen,
             Err(error) => return Ok(self.failed_plan(error)?),
@@ -72,9 +103,11 @@ impl Agent {
         let Some(base) = chosen.first() else { return Ok(()) };
         // Also where its receipt is equal: the system has been running since.
         self.install(machine, run, &[base], &client, Purpose::Make)?;
-        report.step(Step::Script, |_| self.script(order, base))?;
+        let disk = report.step(Step::Script, |_| self.script(order, base))?;
         report.step(Step::Capture, |_| {
-            let disk = self.unused(base)?;
+            // The kernel caches a disk and its partitions apart.
+            disk.drop_cache().map_err(MakeError::Disk)?;
+            report.say(&format!("capture: reading {}", describe(&base.disk)));
             let capture = Capture {
                 disk: &base.disk.path,
                 base: &base.envelope,
@@ -95,8 +128,8 @@ impl Agent {
         })
     }
 
-    /// Runs the script on the base.
-    fn script(&self, order: &MakeOrder, base: &Chosen<'_>) -> Result<(), MakeError> {
+    /// Runs the script on the base; gives the disk, which nobody else uses any more.
+    fn script(&self, order: &MakeOrder, base: &Chosen<'_>) -> Result<Disk, MakeError> {
         if order.making.script.len() > Making::SCRIPT_BYTES_MAX {
             return Err(MakeError::TooLong(order.making.script.len()));
         }
@@ -104,9 +137,9 @@ impl Agent {
         let folder = self.work.join("root");
         let say = |line: &str| report.say(line);
         let mut root = Root::mount(&self.roots, &base.disk, &base.envelope, &folder, &say)?;
-        let servers = &self.reached.resolvers;
+        let servers = self.reached.lease.resolvers();
         if !servers.is_empty() {
-            root.resolve_with(&resolver::text(servers))?;
+            root.resolve_with(&resolver::text(&servers))?;
         }
         let script = Script {
             text: &order.making.script,
@@ -114,10 +147,22 @@ impl Agent {
             timeout: Duration::from_secs(order.making.timeout_secs.into()),
         };
         let ran = script::run(&root.folder, &script, |line| report.say(&format!("| {line}")));
-        // Also where it failed. Why that was matters more than what is left mounted.
-        let unmounted = root.unmount();
-        ran?;
-        Ok(unmounted?)
+        // Also where it failed: another try on this boot needs the disk as well.
+        match self.take_back(root, base) {
+            Ok(disk) => ran.map(|()| disk).map_err(MakeError::Script),
+            Err(source) => Err(MakeError::InUse { script: ran.err(), source: Box::new(source) }),
+        }
+    }
+
+    /// The disk of what was mounted, which nobody else has open.
+    fn take_back(&self, root: Root, base: &Chosen<'_>) -> Result<Disk, InUse> {
+        root.unmount()?;
+        let is_busy = |error: &DeployError| match error {
+            DeployError::Open { source, .. } => source.kind() == ErrorKind::ResourceBusy,
+            _ => false,
+        };
+        // The file systems that the script had mounted end a moment after it, too.
+        Ok(root::patiently(root::TRIES, || self.open(&base.disk), is_busy)?)
     }
 
     fn environment(&self, order: &MakeOrder, base: &Chosen<'_>) -> BTreeMap<String, String> {
@@ -129,14 +174,5 @@ impl Agent {
         ];
         environment.extend(ours.map(|(name, value)| (name.to_owned(), value)));
         environment
-    }
-
-    /// The disk, which nobody else has open, and of which nothing stale is cached: the kernel
-    /// caches a disk and its partitions apart.
-    fn unused(&self, base: &Chosen<'_>) -> Result<Disk, MakeError> {
-        let disk = self.open(&base.disk)?;
-        disk.drop_cache().map_err(MakeError::Disk)?;
-        self.report.say(&format!("capture: reading {}", describe(&base.disk)));
-        Ok(disk)
     }
 }

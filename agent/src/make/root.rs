@@ -21,9 +21,9 @@ const KINDS: [(&str, &[&str]); 2] = [
     ("ext4", &["crypto-crc32c", "ext4"]),
     ("vfat", &["nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8", "vfat"]),
 ];
-/// Tries to unmount what is in use, and the wait between two: what ends lets go of its files
+/// Tries to get back what is in use, and the wait between two: what ends lets go of its files
 /// a moment after it ended.
-const TRIES: usize = 50;
+pub(super) const TRIES: usize = 50;
 const WAIT: Duration = Duration::from_millis(100);
 
 /// Why an installed system is no folder.
@@ -149,15 +149,12 @@ impl Root {
 
     fn unmount_all(&mut self, tries: usize) -> Result<(), MountError> {
         while let Some(at) = self.mounted.last().cloned() {
-            let mut left = tries;
-            loop {
-                match unmount(&at, UnmountFlags::empty()) {
-                    Ok(()) => break,
-                    Err(Errno::BUSY) if left > 1 => std::thread::sleep(WAIT),
-                    Err(error) => return Err(MountError::Unmount { at, source: error.into() }),
-                }
-                left -= 1;
-            }
+            let unmounted = patiently(
+                tries,
+                || unmount(&at, UnmountFlags::empty()),
+                |error| *error == Errno::BUSY,
+            );
+            unmounted.map_err(|error| MountError::Unmount { at, source: error.into() })?;
             self.mounted.pop();
         }
         Ok(())
@@ -223,6 +220,21 @@ impl Drop for Root {
         // Whoever wants to know calls `unmount`.
         let _ = self.unmount_all(1);
     }
+}
+
+/// Tries again for a while where something is in use.
+pub(super) fn patiently<T, E>(
+    tries: usize,
+    work: impl Fn() -> Result<T, E>,
+    is_busy: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    for _ in 1..tries {
+        match work() {
+            Err(error) if is_busy(&error) => std::thread::sleep(WAIT),
+            result => return result,
+        }
+    }
+    work()
 }
 
 fn write(file: &Path, text: &str) -> io::Result<()> {

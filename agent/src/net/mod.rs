@@ -1,6 +1,7 @@
 //! Getting onto the network: all cards at once, the one that booted first.
 
 pub mod dhcp;
+pub mod held;
 pub mod lldp;
 
 use std::io;
@@ -13,6 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use dhcp::{Answer, Client, Lease};
+use held::Held;
 use socket2::{Domain, Protocol, Socket, Type};
 use store_remote::Timing;
 
@@ -232,30 +234,41 @@ impl Network {
         format!("network: {}", links.iter().map(state).collect::<Vec<_>>().join("; "))
     }
 
-    /// Keeps the lease for as long as the agent runs; runs in a thread of its own.
-    pub fn keep(&self, connected: Connected, say: impl Fn(&str)) -> ! {
+    /// Keeps the lease for as long as the agent runs, and notes what it is each time; runs in
+    /// a thread of its own.
+    pub fn keep(&self, connected: Connected, held: &Held, say: impl Fn(&str)) -> ! {
         let Connected { link, mut lease } = connected;
         let never = AtomicBool::new(false);
-        loop {
-            self.timing.sleep(lease.duration / 2);
+        let confirm = |old: &Lease| {
             let (now, random) = (self.timing.now(), self.timing.random());
-            let client = Client::confirm(link.mac, now, random, lease.clone());
-            let renewed = match lease_of(&link.name, client, &*self.timing, &never) {
-                Some(renewed) => renewed,
-                None => continue,
-            };
-            if renewed.ip != lease.ip
-                && let Err(error) = configure(&link.name, &renewed)
-            {
-                say(&wire::chain(&error));
-            }
-            lease = renewed;
+            let client = Client::confirm(link.mac, now, random, old.clone());
+            self::lease(&link.name, client, &*self.timing, &never).ok().flatten()
+        };
+        let configure = |lease: &Lease| configure(&link.name, lease);
+        loop {
+            lease = self.renew(lease, held, &confirm, &configure, &say);
         }
     }
-}
 
-fn lease_of(name: &str, client: Client, timing: &dyn Timing, stop: &AtomicBool) -> Option<Lease> {
-    lease(name, client, timing, stop).ok().flatten()
+    /// Waits for the time to renew a lease, and gives what there is then.
+    fn renew(
+        &self,
+        lease: Lease,
+        held: &Held,
+        confirm: &dyn Fn(&Lease) -> Option<Lease>,
+        configure: &dyn Fn(&Lease) -> Result<(), NetError>,
+        say: &dyn Fn(&str),
+    ) -> Lease {
+        self.timing.sleep(lease.duration / 2);
+        let Some(renewed) = confirm(&lease) else { return lease };
+        if renewed.ip != lease.ip
+            && let Err(error) = configure(&renewed)
+        {
+            say(&wire::chain(&error));
+        }
+        held.set(renewed.clone());
+        renewed
+    }
 }
 
 /// Runs a client until it has a lease, or somebody says stop.
@@ -331,28 +344,37 @@ mod tests {
     use store_remote::SystemTiming;
 
     use super::*;
+    use crate::inventory::{self, Reached, Roots};
+    use crate::testing::FastTiming;
 
-    #[test]
-    fn a_lease_without_the_server_does_not_end_the_search() {
-        let network = Network {
+    fn network(timing: impl Timing + 'static) -> Network {
+        Network {
             sys: "/nonexistent".into(),
             boot_mac: None,
             server: "http://10.0.0.1".into(),
-            timing: Arc::new(SystemTiming::default()),
-        };
+            timing: Arc::new(timing),
+        }
+    }
+
+    fn lease(ip: [u8; 4]) -> Lease {
+        Lease {
+            ip: ip.into(),
+            mask: Ipv4Addr::new(255, 255, 255, 0),
+            router: None,
+            server: None,
+            resolvers: Vec::new(),
+            relay: None,
+            duration: Duration::from_secs(600),
+        }
+    }
+
+    #[test]
+    fn a_lease_without_the_server_does_not_end_the_search() {
+        let network = network(SystemTiming::default());
         let (sender, leases) = channel();
         let leased = |name: &str, last: u8| {
             let link = Link { name: name.into(), mac: [2, 0, 0, 0, 0, last], up: true };
-            let lease = Lease {
-                ip: Ipv4Addr::new(10, 0, 0, last),
-                mask: Ipv4Addr::new(255, 255, 255, 0),
-                router: None,
-                server: None,
-                resolvers: Vec::new(),
-                relay: None,
-                duration: Duration::from_secs(600),
-            };
-            (link, lease)
+            (link, lease([10, 0, 0, last]))
         };
         sender.send(leased("eth0", 1)).unwrap();
         let tried = RefCell::new(Vec::new());
@@ -367,5 +389,32 @@ mod tests {
         let connected = network.collect(&leases, &|_| {}, &reaches, &|_| {});
         assert_eq!(connected.link.name, "eth1");
         assert_eq!(*tried.borrow(), ["eth0", "eth0", "eth1"], "the first is tried again too");
+    }
+
+    #[test]
+    fn a_lease_that_is_renewed_in_another_subnet_changes_the_next_inventory() {
+        let nowhere = PathBuf::from("/nonexistent");
+        let roots = Roots { sys: nowhere.clone(), proc: nowhere.clone(), dev: nowhere };
+        let network = network(FastTiming::default());
+        let first = lease([10, 0, 0, 9]);
+        let reached = Reached { lease: Held::of(first.clone()), ..Reached::default() };
+        let subnet = || inventory::read(&roots, &reached).network.subnet;
+        assert_eq!(subnet().as_deref(), Some("10.0.0.0/24"));
+        let configured = RefCell::new(Vec::new());
+        let configure = |lease: &Lease| {
+            configured.borrow_mut().push(lease.ip);
+            Ok(())
+        };
+        let renew = |old, renewed: Option<Lease>| {
+            network.renew(old, &reached.lease, &|_| renewed.clone(), &configure, &|_| {})
+        };
+        assert_eq!(renew(first.clone(), None), first, "nobody answered");
+        assert_eq!(subnet().as_deref(), Some("10.0.0.0/24"));
+        let relayed = Lease { relay: Some([10, 7, 0, 1].into()), ..lease([10, 7, 0, 9]) };
+        assert_eq!(renew(first, Some(relayed.clone())), relayed);
+        assert_eq!(*configured.borrow(), [relayed.ip]);
+        let now = inventory::read(&roots, &reached).network;
+        assert_eq!(now.subnet.as_deref(), Some("10.7.0.0/24"));
+        assert_eq!(now.relay.as_deref(), Some("10.7.0.1"));
     }
 }

@@ -2,10 +2,12 @@
 
 mod as_root {
     use std::fs;
-    use std::os::unix::fs::{FileExt, symlink};
+    use std::os::unix::fs::{FileExt, OpenOptionsExt, symlink};
     use std::path::{Path, PathBuf};
     use std::process::Command;
     use std::sync::{Arc, Mutex};
+    use std::thread::JoinHandle;
+    use std::time::Duration;
 
     use crate::capture::configuration;
     use crate::support::server::Fault;
@@ -15,6 +17,7 @@ mod as_root {
     use crate::whole::{add_disk, boot_with, outcomes, roots};
     use agent::receipt;
     use agent::start::Exit;
+    use rustix::fs::OFlags;
     use wire::api::{CHECK_IN, CheckIn, CheckedIn, EventBatch, EventsSeen, MADE, Made};
     use wire::{
         DeployOrder, Digest, DiskChoice, Event, EventKind, ImageOrder, MakeOrder, Making, Order,
@@ -81,6 +84,18 @@ mod as_root {
         fn is_mounted(&self) -> bool {
             let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
             mounts.contains(&self.root.path().display().to_string())
+        }
+    }
+
+    impl Drop for Machine {
+        fn drop(&mut self) {
+            // What an agent that restarts the machine leaves mounted, the inner first.
+            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            let root = self.root.path().display().to_string();
+            let places = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4));
+            for place in places.filter(|place| place.starts_with(&root)) {
+                let _ = Command::new("umount").arg(place).status();
+            }
         }
     }
 
@@ -246,11 +261,12 @@ mod as_root {
         let there = Machine::new();
         let server = Server::start(&[]);
         let orders = vec![
-            // Whose daemon would keep the file system in use.
+            // Whose daemon and mounts would keep the file systems in use.
             make(
                 base,
                 1,
-                "setsid sleep 1000 > /srv/log & echo broken > /etc/fstab; cat /etc/resolv.conf; exit 7",
+                "setsid sleep 1000 > /srv/log & echo broken > /etc/fstab; cat /etc/resolv.conf\n\
+                 mount -t tmpfs left /boot; mkdir /srv/left; mount -t tmpfs left /srv/left; exit 7",
             ),
             make(base, 2, "grep -q PARTUUID /etc/fstab && rm /vmlinuz"),
             make(base, 3, "echo good"),
@@ -286,5 +302,65 @@ mod as_root {
         let from = usize::try_from(PARTITIONS[0].0).unwrap();
         let to = usize::try_from(PARTITIONS[2].0 + PARTITIONS[2].1).unwrap();
         assert!(bytes[from..to] == fs::read(&source).unwrap()[from..to], "as the image is");
+    }
+
+    /// Runs a script up to where it waits, has something done, and lets it go on; gives what
+    /// keeps something in use as long as it is there.
+    fn meanwhile(
+        folder: PathBuf,
+        act: impl FnOnce() -> fs::File + Send + 'static,
+    ) -> JoinHandle<fs::File> {
+        std::thread::spawn(move || {
+            while !folder.join("ready").exists() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let held = act();
+            fs::write(folder.join("go"), "").unwrap();
+            held
+        })
+    }
+
+    #[test]
+    fn a_disk_that_stays_in_use_fails_the_attempt_with_its_cause_and_restarts_the_machine() {
+        let store = Store::start();
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("base");
+        system::disk(folder.path(), &source);
+        let base = store.import(&source, system::options());
+        let wait = "echo said; echo > /srv/ready; while test ! -e /srv/go; do sleep 0.1; done\n";
+        // A loop device or swap keeps a disk as whoever opens it for itself, and a file
+        // system as whoever has a file open in it.
+        for (end, mounted) in [("exit 7", false), ("exit 0", true)] {
+            let there = Machine::new();
+            let server = Server::start(&[]);
+            let orders = vec![make(base, 1, &format!("{wait}{end}"))];
+            let heard = controller(&server, there.disk(), base, orders);
+            let (srv, disk) = (there.root.path().join("run/root/srv"), there.disk());
+            let file = srv.join("ready");
+            let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap();
+            let holding = meanwhile(srv, move || match mounted {
+                true => fs::File::open(file).unwrap(),
+                false => fs::File::options().read(true).custom_flags(exclusive).open(disk).unwrap(),
+            });
+            let (exit, console) = boot_with(&server, &store.base, &roots(there.root.path()));
+            assert_eq!(exit, Exit::Reboot, "{console}");
+            assert_eq!(there.is_mounted(), mounted);
+            drop(holding.join().unwrap());
+            let heard = heard.lock().unwrap();
+            assert_eq!((heard.check_ins, heard.made.len()), (1, 0), "not tried on this boot");
+            let line = |line: &str| EventKind::Log { line: line.into() };
+            assert!(heard.events.iter().any(|event| event.kind == line("| said")));
+            let Some((Step::Script, Outcome::Failed { cause })) = outcomes(&heard.events).pop()
+            else {
+                panic!("{console}")
+            };
+            let parts = match mounted {
+                true => ["the script left something", "unmounting"],
+                false => ["exit status: 7; its last lines: said", "opening vda"],
+            };
+            for part in parts.into_iter().chain(["in use", "machine is restarted"]) {
+                assert!(cause.contains(part), "{part}: {cause}");
+            }
+        }
     }
 }

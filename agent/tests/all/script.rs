@@ -1,9 +1,10 @@
-//! Scripts in a folder as their root. Needs root: chroot(2), unshare(2).
+//! Scripts in a folder as their root. Needs root: chroot(2), unshare(2), mount(2).
 
 mod as_root {
     use std::collections::BTreeMap;
     use std::fs;
     use std::path::Path;
+    use std::process::{Command, Stdio};
     use std::time::Duration;
 
     use crate::support::system::tree;
@@ -78,6 +79,43 @@ mod as_root {
         let (result, _) = script(folder.path(), &format!("{long}\n{long}\n{long}\nexit 1"), 60);
         let text = result.unwrap_err().to_string();
         assert!((3000..4200).contains(&text.len()) && text.ends_with('x'), "{}", text.len());
+    }
+
+    /// Unmounts what a test that fails leaves.
+    struct Clean<'a>(&'a Path);
+
+    impl Drop for Clean<'_> {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg(self.0).stderr(Stdio::null()).status();
+        }
+    }
+
+    #[test]
+    fn what_it_mounts_is_gone_with_it_and_seen_by_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        tree(&root);
+        let (at, seen) = (root.join("srv"), root.join("etc/seen"));
+        let _clean = Clean(&at);
+        let text = "mount -t tmpfs left /srv; echo inside > /srv/file; cat /srv/file\n\
+                    while test ! -e /etc/seen; do sleep 0.1; done; exit ";
+        for end in ["0", "3"] {
+            let environment = BTreeMap::new();
+            let text = format!("{text}{end}");
+            let script = Script { text: &text, environment, timeout: Duration::from_secs(60) };
+            let result = run(&root, &script, |line| {
+                assert_eq!(line, "inside");
+                let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+                assert!(!mounts.contains(&root.display().to_string()), "{mounts}");
+                fs::write(&seen, "").unwrap();
+            });
+            assert_eq!(result.is_ok(), end == "0", "{result:?}");
+            assert!(seen.exists(), "it said what it mounted");
+            fs::remove_file(&seen).unwrap();
+            assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
+            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            assert!(!mounts.contains(&root.display().to_string()), "{mounts}");
+        }
     }
 
     #[test]

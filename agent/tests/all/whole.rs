@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::support::server::Fault;
 use crate::support::{Sample, Server, machine, order, report, sample};
@@ -15,6 +16,8 @@ use agent::agent::Agent;
 use agent::console::Console;
 use agent::controller::Controller;
 use agent::inventory::{Reached, Roots};
+use agent::net::dhcp::Lease;
+use agent::net::held::Held;
 use agent::report::Report;
 use agent::start::Exit;
 use store_remote::Options;
@@ -61,7 +64,7 @@ pub fn controller_with(
 }
 
 /// A machine with one disk, which is a file.
-fn machine_with_disk(root: &Path, disk: Vec<u8>) -> Roots {
+pub fn machine_with_disk(root: &Path, disk: Vec<u8>) -> Roots {
     add_disk(root, "vda", "S-1", &disk);
     roots(root)
 }
@@ -96,29 +99,50 @@ pub fn boot_with(server: &Server, store: &str, roots: &Roots) -> (Exit, String) 
 
 /// The same, with consoles of its own.
 pub fn boot_at(server: &Server, store: &str, roots: &Roots, report: Report) -> Exit {
-    let sender = report.clone();
+    run(server, &agent(store, roots, report))
+}
+
+/// Runs an agent, and sends what happens.
+fn run(server: &Server, agent: &Agent) -> Exit {
+    let sender = agent.report.clone();
     let base = server.base.clone();
     std::thread::spawn(move || {
         let controller = Controller::new(&base);
         sender.log.send_all(&*sender.timing, |batch| controller.events(batch), |_| {})
     });
-    let agent = Agent {
+    agent.run(&Controller::new(&server.base))
+}
+
+fn agent(store: &str, roots: &Roots, report: Report) -> Agent {
+    Agent {
         server: store.to_owned(),
         roots: roots.clone(),
         boot: "boot".into(),
         work: roots.dev.with_file_name("run"),
-        reached: Reached { resolvers: vec![[10, 9, 8, 7].into()], ..Reached::default() },
+        reached: Reached { lease: Held::of(lease(0)), ..Reached::default() },
         report,
         options: Options { tries: 2, ..Options::default() },
-    };
-    agent.run(&Controller::new(&server.base))
+    }
 }
 
-fn deploy(sample: &Sample, start: Start) -> Order {
+/// A lease in one of many subnets.
+fn lease(subnet: u8) -> Lease {
+    Lease {
+        ip: [10, 9, subnet, 9].into(),
+        mask: [255, 255, 255, 0].into(),
+        router: None,
+        server: None,
+        resolvers: vec![[10, 9, 8, 7].into()],
+        relay: None,
+        duration: Duration::from_secs(600),
+    }
+}
+
+pub fn deploy(sample: &Sample, start: Start) -> Order {
     Order::Deploy(wire::DeployOrder { start, ..order(sample) })
 }
 
-fn hold() -> Order {
+pub fn hold() -> Order {
     Order::Hold(HoldOrder { reason: "no rule matches".into(), retry_secs: 5 })
 }
 
@@ -167,6 +191,61 @@ fn holds_installs_leaves_and_the_next_time_only_leaves() {
     assert_eq!(skipped, steps[..4]);
     let receipt: Receipt = heard.check_ins[0].inventory.disks[0].receipt.clone().unwrap();
     assert_eq!((receipt.image, receipt.machine), (sample.digest(), machine()));
+}
+
+#[test]
+fn a_blank_disk_beside_the_installed_one_does_not_keep_the_machine_from_starting() {
+    let sample = sample(512, 1);
+    let server = Server::start(&[&sample]);
+    let root = tempfile::tempdir().unwrap();
+    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    controller(&server, vec![deploy(&sample, Start::PowerOff)]);
+    assert_eq!(boot(&server, &roots).0, Exit::PowerOff);
+    let installed = fs::read(root.path().join("dev/vda")).unwrap();
+
+    add_disk(root.path(), "vdb", "S-2", &vec![0; sample.disk.len()]);
+    let heard = controller(&server, vec![deploy(&sample, Start::PowerOff)]);
+    server.take_pack_bytes();
+    let (exit, console) = boot(&server, &roots);
+    assert_eq!(exit, Exit::PowerOff, "{console}");
+    assert_eq!(server.take_pack_bytes(), 0, "no image byte");
+    assert!(fs::read(root.path().join("dev/vda")).unwrap() == installed, "nothing written");
+    assert!(fs::read(root.path().join("dev/vdb")).unwrap() == vec![0; sample.disk.len()]);
+    let last = outcomes(&heard.lock().unwrap().events).pop();
+    assert_eq!(last, Some((Step::Start, Outcome::Done)));
+}
+
+#[test]
+fn a_machine_that_moves_tells_where_it_is_with_the_next_try() {
+    let sample = sample(512, 1);
+    let server = Server::start(&[&sample]);
+    let root = tempfile::tempdir().unwrap();
+    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    let console = tempfile::NamedTempFile::new().unwrap();
+    let agent = agent(&server.base, &roots, report(console.path()));
+    let held = agent.reached.lease.clone();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    server.on_post(Box::new(move |path, body| {
+        if path != CHECK_IN {
+            let batch: EventBatch = serde_json::from_slice(body).unwrap();
+            let seq = batch.events.last().unwrap().seq;
+            return serde_json::to_vec(&EventsSeen { seq }).unwrap();
+        }
+        let asked: CheckIn = serde_json::from_slice(body).unwrap();
+        let mut told = heard.lock().unwrap();
+        told.push(asked.inventory.network.subnet.unwrap());
+        // It is moved: after an order, and amid a check-in, whose answer is then lost.
+        held.set(lease(u8::try_from(told.len()).unwrap()));
+        let order = match told.len() {
+            1 => hold(),
+            2 => return b"nonsense".to_vec(),
+            _ => deploy(&sample, Start::PowerOff),
+        };
+        serde_json::to_vec(&CheckedIn { machine: machine(), order }).unwrap()
+    }));
+    assert_eq!(run(&server, &agent), Exit::PowerOff);
+    assert_eq!(*told.lock().unwrap(), ["10.9.0.0/24", "10.9.1.0/24", "10.9.2.0/24"]);
 }
 
 #[test]
@@ -257,7 +336,7 @@ fn a_store_that_cannot_even_be_asked_is_a_failed_step() {
     let failed = loop {
         match failed() {
             Some(failed) => break failed,
-            None => std::thread::sleep(std::time::Duration::from_millis(10)),
+            None => std::thread::sleep(Duration::from_millis(10)),
         }
     };
     assert!(matches!(failed, (Step::Plan, Outcome::Failed { .. })), "{failed:?}");
