@@ -16,7 +16,7 @@ use crate::open::Repo;
 use crate::packs::{self, PackBytes, PackRead};
 use crate::read::ReadError;
 use crate::shelf::Answer;
-use crate::storage::{StorageError, blob_key, pack_key};
+use crate::storage::{Content, StorageError, blob_key, pack_key};
 use crate::tables::OpenTable;
 
 /// Why a reference could not be resolved, set or removed.
@@ -246,7 +246,13 @@ impl Repo {
         let known = || ready(Ok(self.tables.get(&row.table).map(|(answer, ())| answer)));
         let find = async {
             let table = self.open_table(&row).await?.table;
-            Ok((row.table, self.spooled(table).await?, ()))
+            let is_own =
+                |content: &Content| matches!(content, Content::File(_)) && !self.storage.is_apart();
+            let was_own = is_own(&table.content);
+            let answer = self.spooled(table).await?;
+            // The store's own file is proven each time, and may be mended meanwhile.
+            let is_kept = !(was_own && is_own(&answer.content));
+            Ok((is_kept.then_some(row.table), answer, ()))
         };
         Ok(self.tables.answer(known, find).await?.into())
     }

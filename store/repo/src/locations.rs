@@ -40,7 +40,7 @@ impl Repo {
         let row = self.row(digest).await?;
         let find = async {
             let (generation, answer, packs) = self.look_up(&row).await?;
-            Ok(((generation, row.digest, row.table), answer, packs))
+            Ok((Some((generation, row.digest, row.table)), answer, packs))
         };
         Ok(self.lists.answer(|| self.known_list(&row), find).await?.into())
     }

@@ -48,11 +48,11 @@ impl<Q, C> Default for Shelf<Q, C> {
 
 impl<Q: PartialEq, C: Clone> Shelf<Q, C> {
     /// What is `known`, or else what `find` finds when it is our turn, with what
-    /// was asked for by then.
+    /// was asked for by then; nothing, where the answer is not to be kept.
     pub(crate) async fn answer<K>(
         &self,
         known: impl Fn() -> K,
-        find: impl Future<Output = Result<(Q, Answer, C), ReadError>>,
+        find: impl Future<Output = Result<(Option<Q>, Answer, C), ReadError>>,
     ) -> Result<Answer, ReadError>
     where
         K: Future<Output = Result<Option<Answer>, ReadError>>,
@@ -66,7 +66,9 @@ impl<Q: PartialEq, C: Clone> Shelf<Q, C> {
             return Ok(answer);
         }
         let (asked, answer, context) = find.await?;
-        self.put(asked, answer.clone(), context);
+        if let Some(asked) = asked {
+            self.put(asked, answer.clone(), context);
+        }
         Ok(answer)
     }
 
@@ -126,7 +128,7 @@ mod tests {
             let find = async {
                 found.set(found.get() + 1);
                 tokio::task::yield_now().await;
-                Ok((7, answer(9), right))
+                Ok((Some(7), answer(9), right))
             };
             shelf.answer(known, find).await.unwrap().len
         };

@@ -139,3 +139,23 @@ async fn a_damaged_table_costs_those_that_are_told_by_it_until_it_is_repaired() 
         }
     }
 }
+
+#[tokio::test]
+async fn a_long_table_is_proven_each_time_that_it_is_told() {
+    let lab = Lab::new().await;
+    // The same block again and again, with holes between: some 27,000 extents.
+    let block = noise(1, 4096);
+    let parts: Vec<_> = (0..13_500).map(|n| (n * 8192, &block[..])).collect();
+    let disk = sparse(&lab.path("disk"), 13_500 * 8192, &parts);
+    let image = lab.import(&disk, "x").await.digest;
+    let read = lab.repo.table_read(&image).await.unwrap();
+    assert!(read.len > 1 << 20, "{} bytes", read.len);
+    let len = |blob: &PathBuf| fs::metadata(blob).unwrap().len();
+    let blob = lab.files("blobs").into_iter().max_by_key(len).unwrap();
+    flip(&blob, 100);
+    assert!(lab.repo.table_read(&image).await.is_err());
+    flip(&blob, 100);
+    let read = lab.repo.table_read(&image).await.unwrap();
+    let parts: Vec<Bytes> = read.bytes.try_collect().await.unwrap();
+    assert_eq!(digest_of(&parts.concat()), read.name);
+}
