@@ -60,7 +60,7 @@ pub enum FetchError {
         found: Digest,
     },
     /// The envelope is not sound.
-    #[error("image {image} cannot be used")]
+    #[error("image {image} cannot be used: is the server a newer ingot than this one?")]
     Envelope {
         /// The image.
         image: Digest,
@@ -69,7 +69,10 @@ pub enum FetchError {
         source: EnvelopeError,
     },
     /// Chunk table or locations are not sound.
-    #[error("image {image}: what the server says of its chunks cannot be used")]
+    #[error(
+        "image {image}: what the server says of its chunks cannot be used: is it a newer ingot than \
+         this one? Else run `ingot check` where its store is"
+    )]
     Chunks {
         /// The image.
         image: Digest,
@@ -168,7 +171,9 @@ pub enum FetchError {
         minutes: u64,
     },
     /// Still failing after the last try.
-    #[error("gave up after {tries} tries without progress")]
+    #[error(
+        "gave up after {tries} tries without progress: see that the server runs, and try again"
+    )]
     GaveUp {
         /// How many.
         tries: u32,

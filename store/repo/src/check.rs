@@ -378,17 +378,14 @@ fn lost(
     let index = Frugal::new(index);
     let bad: HashSet<PackName> = packs.problems.iter().map(|problem| problem.pack).collect();
     // What is good in a damaged pack is lost too once it is removed.
-    let in_bad = |id: &Digest| {
-        !bad.is_empty()
-            && index.look_often().get_any(id).is_some_and(|place| bad.contains(&place.pack))
-    };
+    let in_bad = |id: &Digest| index.look_often().get_in(id, &bad).filter(|_| !bad.is_empty());
     let mut lost = Lost::default();
     for placed in table.extents() {
         let (_, Extent::Chunk { id, .. }) = placed? else { continue };
-        if packs.sound.contains(&id) || (packs.rest.contains(&id) && !in_bad(&id)) {
+        if packs.sound.contains(&id) || (packs.rest.contains(&id) && in_bad(&id).is_none()) {
             continue;
         }
-        match index.look_often().get_any(&id) {
+        match in_bad(&id).or_else(|| index.look_often().get_any(&id)) {
             Some(place) => drop(lost.packs.entry(place.pack).or_default().insert(image)),
             None => drop(lost.homeless.insert(image)),
         }

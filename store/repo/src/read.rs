@@ -39,7 +39,10 @@ pub enum ReadError {
         key: String,
     },
     /// An envelope that has its digest, and is wrong.
-    #[error("the envelope of {image} cannot be used")]
+    #[error(
+        "the envelope of {image} cannot be used: a newer ingot may have written it; else import the \
+         image again"
+    )]
     Envelope {
         /// The image.
         image: Digest,
@@ -48,7 +51,10 @@ pub enum ReadError {
         source: EnvelopeError,
     },
     /// A chunk table that has its digest, and is wrong.
-    #[error("the chunk table {key} cannot be used")]
+    #[error(
+        "the chunk table {key} cannot be used: a newer ingot may have written it; else import the \
+         image again"
+    )]
     Table {
         /// File in the store.
         key: String,

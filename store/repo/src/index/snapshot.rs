@@ -118,9 +118,9 @@ impl Snapshot {
         self.find_spot(id, |place| self.alive.contains(&place.pack))
     }
 
-    /// Whether a chunk is, or was, in one of these packs.
-    pub(crate) fn is_in(&self, id: &Digest, packs: &HashSet<PackName>) -> bool {
-        self.find(id, |place| packs.contains(&place.pack)).is_some()
+    /// Where a chunk is or was, in one of these packs.
+    pub(crate) fn get_in(&self, id: &Digest, packs: &HashSet<PackName>) -> Option<Place> {
+        self.find(id, |place| packs.contains(&place.pack))
     }
 
     /// The first place of a chunk that counts.

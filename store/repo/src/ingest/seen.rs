@@ -49,7 +49,7 @@ impl<'a> Seen<'a> {
         }
         self.forget();
         // A segment that is lost meanwhile costs no more than room.
-        if self.pending.contains(&id) || self.now.look().is_in(&id, &self.own) {
+        if self.pending.contains(&id) || self.now.look().get_in(&id, &self.own).is_some() {
             return false;
         }
         self.order.push_back(id);
