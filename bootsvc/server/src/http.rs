@@ -94,9 +94,10 @@ fn asked(query: &str) -> Option<(Mac, Option<[u8; 16]>)> {
         pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
     };
     let mac = value("mac")?.replace("%3A", ":").replace("%3a", ":").parse().ok()?;
-    let uuid = match value("uuid") {
+    // iPXE puts dashes into its own.
+    let uuid = match value("uuid").map(|uuid| uuid.replace('-', "")) {
         Some(digits) if digits.len() == 32 => {
-            Some(u128::from_str_radix(digits, 16).ok()?.to_be_bytes())
+            Some(u128::from_str_radix(&digits, 16).ok()?.to_be_bytes())
         }
         Some(_) => return None,
         None => None,

@@ -143,6 +143,8 @@ fn who_asks_for_a_script_is_who_dhcp_knew() {
         assert_eq!(asked(query), Some((mac, uuid)), "{url}");
     }
     let mac = "mac=52:54:00:00:00:01";
+    let dashed = format!("{mac}&uuid=01020304-0506-0708-090a-0b0c0d0e0f10");
+    assert_eq!(asked(&dashed).unwrap().1, Some(uuid));
     for wrong in [&format!("{mac}&uuid="), &format!("{mac}&uuid={:x>32}", 1), "uuid=1", "mac"] {
         assert_eq!(asked(wrong), None, "{wrong}");
     }
