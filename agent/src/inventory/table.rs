@@ -29,8 +29,6 @@ const ENTRY_BYTES: std::ops::RangeInclusive<usize> = 128..=4096;
 /// A PC table's records (section 5.2).
 const RECORDS: usize = 446;
 const RECORD: usize = 16;
-/// The kind of partition that covers a disk with a GPT.
-const PROTECTIVE: u8 = 0xee;
 
 /// Reads the table of a disk of so many bytes, with sectors of this size.
 pub fn read(disk: &File, bytes: u64, sector_bytes: u32) -> io::Result<Table> {
@@ -99,9 +97,9 @@ fn mbr(records: &[u8], sector: u64, disk_bytes: u64) -> Option<Vec<Placed>> {
             continue;
         }
         let placed = place(index, format!("{kind:#04x}"), first, sectors, sector)?;
-        // What stands for a GPT may say that it is as long as a record can tell.
-        let end = placed.start.checked_add(placed.partition.size_bytes)?;
-        if end > disk_bytes && kind != PROTECTIVE {
+        // One may end behind the disk: a disk of an array has the array's table, and what
+        // stands for a GPT says that it is as long as a record can tell.
+        if placed.start >= disk_bytes {
             return None;
         }
         found.push(placed);
@@ -210,7 +208,7 @@ mod tests {
         let none = ("none", vec![]);
         assert_eq!(changed(RECORD, 0x20), none, "a status that does not exist");
         assert_eq!(changed(3 * RECORD, 1), none, "also of a record that is empty");
-        assert_eq!(changed(RECORD + 12, 7), none, "it ends behind the disk");
+        assert_eq!(changed(RECORD + 12, 7).0, "mbr", "as on a disk of an array");
         assert_eq!(changed(RECORD + 11, 1), none, "it begins behind the disk");
         assert_eq!(changed(RECORD + 4, 0), none, "no partition");
         assert_eq!(changed(RECORD + 12, 0), none, "one without a sector");

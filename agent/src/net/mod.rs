@@ -264,7 +264,9 @@ impl Network {
         if renewed.ip != lease.ip
             && let Err(error) = configure(&renewed)
         {
+            // The card has the old one, and the next time it is tried again.
             say(&wire::chain(&error));
+            return lease;
         }
         held.set(renewed.clone());
         renewed

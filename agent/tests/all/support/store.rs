@@ -1,5 +1,6 @@
 //! A real store that takes images, over HTTP.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -41,8 +42,10 @@ impl Store {
         self.runtime.block_on(self.repo.envelope(image)).unwrap()
     }
 
-    pub fn resolve(&self, reference: &Reference) -> Option<Digest> {
-        self.runtime.block_on(self.repo.resolve(reference)).ok()
+    /// All images, with a name of those that have one.
+    pub fn images(&self) -> BTreeMap<Digest, Option<Reference>> {
+        let images = self.runtime.block_on(self.repo.images()).unwrap();
+        images.into_iter().map(|image| (image.digest, image.reference)).collect()
     }
 
     pub fn export(&self, image: &Digest, to: &Path) {
