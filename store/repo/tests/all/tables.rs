@@ -145,8 +145,9 @@ async fn a_long_table_is_proven_each_time_that_it_is_told() {
     let lab = Lab::new().await;
     // The same block again and again, with holes between: some 27,000 extents.
     let block = noise(1, 4096);
-    let parts: Vec<_> = (0..13_500).map(|n| (n * 8192, &block[..])).collect();
-    let disk = sparse(&lab.path("disk"), 13_500 * 8192, &parts);
+    let stride = MIB / 8;
+    let parts: Vec<_> = (0..13_500).map(|n| (n * stride, &block[..])).collect();
+    let disk = sparse(&lab.path("disk"), 13_500 * stride, &parts);
     let image = lab.import(&disk, "x").await.digest;
     let read = lab.repo.table_read(&image).await.unwrap();
     assert!(read.len > 1 << 20, "{} bytes", read.len);
