@@ -4,8 +4,9 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::build;
 
-/// Largest agent, in bytes: it travels to every machine at every boot.
-const AGENT_BYTES_MAX: u64 = 3 << 20;
+/// Largest agent, in bytes: it travels to every machine at every boot. It also makes
+/// images, so that it compresses, cuts, knows file systems and pushes.
+const AGENT_BYTES_MAX: u64 = 4 << 20;
 
 /// Prints the sizes; fails where one is over its budget.
 pub fn run() -> Result<()> {
