@@ -22,6 +22,9 @@ pub fn run(args: &Args) -> Result<()> {
         run_command(cargo().args(["fmt", "--all", "--check"]))?;
         let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
         run_command(cargo().args(clippy))?;
+        // Nothing is linked: that takes neither libFuzzer nor a compiler for its C++.
+        let fuzz = ["check", "--locked", "--manifest-path", "tests/fuzz/Cargo.toml"];
+        run_command(cargo().args(fuzz).env("CUSTOM_LIBFUZZER_PATH", "none/libfuzzer.a"))?;
     }
     let everything = args.nextest.is_empty();
     let profile = build::Args { release: false };
