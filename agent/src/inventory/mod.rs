@@ -157,11 +157,11 @@ fn link_name(path: &Path) -> Option<String> {
     Some(std::fs::read_link(path).ok()?.file_name()?.to_str()?.to_owned())
 }
 
-fn number<T: std::str::FromStr>(path: &Path) -> Option<T> {
+pub(crate) fn number<T: std::str::FromStr>(path: &Path) -> Option<T> {
     text(path)?.parse().ok()
 }
 
-fn flag(path: &Path) -> Option<bool> {
+pub(crate) fn flag(path: &Path) -> Option<bool> {
     number::<u8>(path).map(|value| value != 0)
 }
 

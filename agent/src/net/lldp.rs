@@ -12,7 +12,7 @@ use socket2::SockRef;
 use store_remote::Timing;
 use wire::Neighbour;
 
-use crate::inventory::{links, mac_text, short};
+use crate::inventory::{flag, links, mac_text, number, short};
 use crate::sys;
 
 /// Longest frame: what a card takes at once.
@@ -96,11 +96,9 @@ impl Ear {
 
 /// How often the carrier of a card has come and gone; none where it has none now.
 fn carrier(folder: &Path) -> Option<u64> {
-    let number = |file: &str| -> Option<u64> {
-        std::fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
-    };
     // A kernel that does not count still tells whether there is one.
-    (number("carrier")? == 1).then(|| number("carrier_changes").unwrap_or(0))
+    let changes = || number(&folder.join("carrier_changes")).unwrap_or(0);
+    flag(&folder.join("carrier"))?.then(changes)
 }
 
 /// Listens on every card that there is now, each in a thread of its own.
@@ -108,8 +106,7 @@ pub fn listen(sys: &Path, timing: &Arc<dyn Timing>) -> Heard {
     let heard = Heard::default();
     for link in links(sys) {
         let folder = sys.join("class/net").join(&link.name);
-        let index = std::fs::read_to_string(folder.join("ifindex"));
-        let Some(index) = index.ok().and_then(|text| text.trim().parse().ok()) else { continue };
+        let Some(index) = number(&folder.join("ifindex")) else { continue };
         // A kernel without packet sockets has no neighbours.
         let Ok(socket) = sys::lldp_socket(index) else { continue };
         let Ok(()) = SockRef::from(&socket).set_read_timeout(Some(LOOK)) else { continue };

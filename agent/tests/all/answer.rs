@@ -7,7 +7,7 @@ use wire::{EventKind, HoldOrder, Inventory, MakeOrder, Making, Order, Start};
 
 use crate::capture::configuration;
 use crate::support::{Server, machine, order, sample};
-use crate::whole::{boot, controller, deploy, hold, machine_with_disk};
+use crate::whole::{boot, controller, deploy, hold, lab};
 
 fn too_long() -> Order {
     Order::Hold(HoldOrder { reason: "x".repeat(Order::BYTES_MAX), retry_secs: 5 })
@@ -51,10 +51,7 @@ fn the_longest_script_arrives_whole_and_what_is_longer_than_any_order_is_told_ap
 
 #[test]
 fn an_order_that_is_too_long_is_told_each_time_and_asked_for_again() {
-    let sample = sample(512, 1);
-    let server = Server::start(&[&sample]);
-    let root = tempfile::tempdir().unwrap();
-    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    let (sample, server, _root, roots) = lab();
     let orders = vec![hold(), too_long(), too_long(), deploy(&sample, Start::PowerOff)];
     let heard = controller(&server, orders);
     let (exit, console) = boot(&server, &roots);

@@ -176,15 +176,21 @@ mod as_root {
         heard
     }
 
-    const BASE: [Step; 4] = [Step::Plan, Step::Transfer, Step::Verify, Step::Seal];
-
-    #[test]
-    fn a_script_makes_an_image_that_is_installed_next_and_by_others() {
+    /// A store with an image of a system, whose disk is in a folder.
+    fn stocked() -> (Store, tempfile::TempDir, Digest) {
         let store = Store::start();
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("base");
         system::disk(folder.path(), &source);
         let base = store.import(&source, system::options());
+        (store, folder, base)
+    }
+
+    const BASE: [Step; 4] = [Step::Plan, Step::Transfer, Step::Verify, Step::Seal];
+
+    #[test]
+    fn a_script_makes_an_image_that_is_installed_next_and_by_others() {
+        let (store, folder, base) = stocked();
         let there = Machine::new();
         let server = Server::start(&[]);
         let script = "test \"$INGOT_FACT_PCI_MODALIAS\" = pci:v1\n\
@@ -322,11 +328,7 @@ mod as_root {
 
     #[test]
     fn a_disk_that_stays_in_use_fails_the_attempt_with_its_cause_and_restarts_the_machine() {
-        let store = Store::start();
-        let folder = tempfile::tempdir().unwrap();
-        let source = folder.path().join("base");
-        system::disk(folder.path(), &source);
-        let base = store.import(&source, system::options());
+        let (store, _folder, base) = stocked();
         let wait = "echo said; echo > /srv/ready; while test ! -e /srv/go; do sleep 0.1; done\n";
         // A loop device or swap keeps a disk as whoever opens it for itself, and a file
         // system as whoever has a file open in it.

@@ -63,8 +63,17 @@ pub fn controller_with(
     heard
 }
 
+/// An image, a server that has it, and a machine with room for it on its one disk.
+pub fn lab() -> (Sample, Server, tempfile::TempDir, Roots) {
+    let sample = sample(512, 1);
+    let server = Server::start(&[&sample]);
+    let root = tempfile::tempdir().unwrap();
+    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    (sample, server, root, roots)
+}
+
 /// A machine with one disk, which is a file.
-pub fn machine_with_disk(root: &Path, disk: Vec<u8>) -> Roots {
+fn machine_with_disk(root: &Path, disk: Vec<u8>) -> Roots {
     add_disk(root, "vda", "S-1", &disk);
     roots(root)
 }
@@ -156,10 +165,7 @@ pub fn outcomes(events: &[Event]) -> Vec<(Step, Outcome)> {
 
 #[test]
 fn holds_installs_leaves_and_the_next_time_only_leaves() {
-    let sample = sample(512, 1);
-    let server = Server::start(&[&sample]);
-    let root = tempfile::tempdir().unwrap();
-    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    let (sample, server, root, roots) = lab();
 
     let orders = vec![hold(), Order::Unknown, deploy(&sample, Start::Reboot)];
     let heard = controller(&server, orders);
@@ -195,10 +201,7 @@ fn holds_installs_leaves_and_the_next_time_only_leaves() {
 
 #[test]
 fn a_blank_disk_beside_the_installed_one_does_not_keep_the_machine_from_starting() {
-    let sample = sample(512, 1);
-    let server = Server::start(&[&sample]);
-    let root = tempfile::tempdir().unwrap();
-    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    let (sample, server, root, roots) = lab();
     controller(&server, vec![deploy(&sample, Start::PowerOff)]);
     assert_eq!(boot(&server, &roots).0, Exit::PowerOff);
     let installed = fs::read(root.path().join("dev/vda")).unwrap();
@@ -217,10 +220,7 @@ fn a_blank_disk_beside_the_installed_one_does_not_keep_the_machine_from_starting
 
 #[test]
 fn a_machine_that_moves_tells_where_it_is_with_the_next_try() {
-    let sample = sample(512, 1);
-    let server = Server::start(&[&sample]);
-    let root = tempfile::tempdir().unwrap();
-    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    let (sample, server, _root, roots) = lab();
     let console = tempfile::NamedTempFile::new().unwrap();
     let agent = agent(&server.base, &roots, report(console.path()));
     let held = agent.reached.lease.clone();
@@ -250,10 +250,7 @@ fn a_machine_that_moves_tells_where_it_is_with_the_next_try() {
 
 #[test]
 fn a_question_is_put_to_the_person_and_the_answer_is_told_once() {
-    let sample = sample(512, 1);
-    let server = Server::start(&[&sample]);
-    let root = tempfile::tempdir().unwrap();
-    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    let (sample, server, _root, roots) = lab();
     let ask = |name: &str| {
         Order::Ask(AskOrder {
             name: name.into(),
@@ -322,10 +319,7 @@ fn a_disk_with_a_receipt_of_a_newer_agent_is_left_untouched() {
 
 #[test]
 fn a_store_that_cannot_even_be_asked_is_a_failed_step() {
-    let sample = sample(512, 1);
-    let server = Server::start(&[&sample]);
-    let root = tempfile::tempdir().unwrap();
-    let roots = machine_with_disk(root.path(), vec![0x5a; sample.disk.len()]);
+    let (sample, server, _root, roots) = lab();
     let heard = controller(&server, vec![deploy(&sample, Start::Reboot), hold()]);
     // The agent then holds for ever; it is left behind.
     std::thread::spawn(move || {
